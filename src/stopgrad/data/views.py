@@ -1,0 +1,251 @@
+"""Two views of an image: chains of augmentations, and the plain view that evaluation sees.
+
+Legend: B images, C channels (1 or 3), H W image, S view size.
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from stopgrad.data.augment import (
+    Affine,
+    AnyOp,
+    BoxBlur,
+    Brightness,
+    ColorJitter,
+    Cutout,
+    Draws,
+    GaussianBlur,
+    GaussianNoise,
+    Grayscale,
+    LogContrast,
+    Op,
+    Params,
+    RandomResizedCrop,
+    Solarize,
+)
+from stopgrad.errors import UsageError, unknown
+
+_CACHED_VALUES = 1 << 18
+"""Values of a batch that are worked on together on a CPU: a megabyte, which stays in a core's own cache."""
+
+
+class Views(BaseModel):
+    """How the two views of a training image are made.
+
+    ``first`` and ``second`` are the augmentations of each view, in order; ``size`` is the side of the views in
+    pixels. Images that no random resized crop takes to ``size`` are resized as :func:`evaluation_view` does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: tuple[AnyOp, ...]
+    second: tuple[AnyOp, ...]
+    size: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _check_crops(self) -> Self:
+        for name in ("first", "second"):
+            for place, op in enumerate(getattr(self, name)):
+                if isinstance(op, RandomResizedCrop):
+                    if place:
+                        raise ValueError(f"{name}.{place}: a random resized crop comes first in its view")
+                    if op.size != self.size:
+                        raise ValueError(f"{name}.0.size: {op.size} is not the views' size {self.size}")
+        return self
+
+    def __call__(self, images: Tensor, index: Tensor, *, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """Two views, float32 (B, C, S, S) in [0, 1], of uint8 images (B, C, H, W), on the images' device.
+
+        ``index``: int64 (B,), each image's number in its dataset, best left on the CPU. Equal ``seed``, ``epoch``
+        and ``index`` give equal views, whatever else is in the batch.
+
+        Raises:
+            UsageError: if ``images`` are not uint8 (B, 1 or 3, H, W), or ``index`` is not (B,).
+        """
+        _check(images, index, 4)
+        return self._view(0, images, index, seed, epoch), self._view(1, images, index, seed, epoch)
+
+    def crop(self, image: Tensor, index: int, *, seed: int, epoch: int) -> Tensor:
+        """The crops of both views of one image: uint8 (C, H, W) of any size -> uint8 (2, C, S, S).
+
+        For images of many sizes, in the workers that decode them; :meth:`finish` does the rest in batches.
+        """
+        crops = []
+        for view, ops in enumerate((self.first, self.second)):
+            if _crops(ops):
+                draws = Draws(seed, epoch, torch.tensor([index]), view)
+                params = ops[0].sample(draws.within(_names(ops)[0]), *image.shape[-2:])
+                crops.append(ops[0].crop(image, params))
+            else:
+                crops.append(_fit(image.unsqueeze(0), self.size).squeeze(0).round().to(torch.uint8))
+        return torch.stack(crops)
+
+    def finish(self, crops: Tensor, index: Tensor, *, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """All but the crop, for uint8 (B, 2, C, S, S) from :meth:`crop`: two views, float32 (B, C, S, S).
+
+        Raises:
+            UsageError: if ``crops`` are not uint8 (B, 2, 1 or 3, S, S), or ``index`` is not (B,).
+        """
+        _check(crops, index, 5)
+        return (
+            self._view(0, crops[:, 0], index, seed, epoch, cropped=True),
+            self._view(1, crops[:, 1], index, seed, epoch, cropped=True),
+        )
+
+    def _view(
+        self, view: int, images: Tensor, index: Tensor, seed: int, epoch: int, *, cropped: bool = False
+    ) -> Tensor:
+        ops: tuple[Op, ...] = (self.first, self.second)[view]
+        named = list(zip(_names(ops), ops, strict=True))
+        if _crops(ops):
+            named = named[1:] if cropped else named
+        else:
+            images = _fit(images, self.size)
+        draws = Draws(seed, epoch, index, view)
+        height, width = images.shape[-2:]
+        steps: list[tuple[Op, Params]] = []
+        for name, op in named:
+            steps.append((op, op.sample(draws.within(name), height, width)))
+            height, width = (self.size, self.size)
+        batch, channels = images.shape[:2]
+        out = torch.empty(batch, channels, self.size, self.size, device=images.device)
+        for part in _parts(out):
+            values = images[part].to(torch.float32).mul_(1 / 255)
+            for op, params in steps:
+                values = op.apply(values, {name: value[part] for name, value in params.items()})
+            out[part] = values
+        return out
+
+
+def _parts(out: Tensor) -> list[slice]:
+    # a CPU works on as many images as stay in its cache, an accelerator on all at once
+    batch = len(out)
+    parts = -(-out.numel() // _CACHED_VALUES) if out.device.type == "cpu" else 1
+    many = -(-batch // max(1, parts)) or 1
+    return [slice(start, start + many) for start in range(0, batch, many)]
+
+
+def _crops(ops: tuple[Op, ...]) -> bool:
+    return bool(ops) and isinstance(ops[0], RandomResizedCrop)
+
+
+def _names(ops: tuple[Op, ...]) -> list[str]:
+    # a stream belongs to the n-th op of its kind, so that leaving out another op changes nothing else
+    kinds = [op.op for op in ops]
+    return [f"{kind}{kinds[:place].count(kind)}" for place, kind in enumerate(kinds)]
+
+
+def _check(images: Tensor, index: Tensor, dims: int) -> None:
+    shape = "(B, C, H, W)" if dims == 4 else "(B, 2, C, S, S)"
+    if images.dtype != torch.uint8 or images.ndim != dims or images.shape[-3] not in (1, 3):
+        raise UsageError(
+            f"views: images are uint8 {shape} with 1 or 3 channels, got {images.dtype} {tuple(images.shape)}"
+        )
+    if index.shape != images.shape[:1]:
+        raise UsageError(f"views: index has one number an image, got {tuple(index.shape)} for {len(images)} images")
+
+
+def evaluation_view(images: Tensor, size: int) -> Tensor:
+    """float32 (B, C, S, S) in [0, 1]: the shorter side resized, then the middle.
+
+    Images larger than ``size`` are resized to 256/224 of it first, as is usual for ImageNet; smaller ones to
+    ``size``. uint8 (B, C, H, W), any size.
+
+    Raises:
+        UsageError: if ``images`` are not uint8 (B, C, H, W).
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise UsageError(
+            f"evaluation_view: images are uint8 (B, C, H, W), got {images.dtype} {tuple(images.shape)}"
+        )
+    return _fit(images, size).to(torch.float32).mul_(1 / 255)
+
+
+def _fit(images: Tensor, size: int) -> Tensor:
+    # (B, C, H, W) of uint8 -> (B, C, S, S) of uint8, or of float32 in [0, 255] where it had to be resized
+    height, width = images.shape[-2:]
+    short = min(height, width)
+    if short != size:
+        goal = min(short, round(size * 256 / 224)) if short > size else size
+        height, width = round(height * goal / short), round(width * goal / short)
+        images = interpolate(images.float(), (height, width), mode="bilinear", align_corners=False, antialias=True)
+    top, left = (height - size) // 2, (width - size) // 2
+    return images[..., top : top + size, left : left + size]
+
+
+def _digits(size: int) -> Views:
+    ops = (
+        Affine(rotation=0.35, zoom=(0.8, 1.25), shift=0.15, shear=0.15),
+        BoxBlur(p=0.5),
+        LogContrast(strength=0.4),
+        Brightness(strength=0.3),
+        GaussianNoise(sigma=(0.0, 0.08)),
+        Cutout(side=4, p=0.3),
+    )
+    return Views(first=ops, second=ops, size=size)
+
+
+def _simclr_32(size: int) -> Views:
+    ops = (
+        RandomResizedCrop(size=size, scale=(0.2, 1.0), flip=0.5),
+        ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8),
+        Grayscale(p=0.2),
+    )
+    return Views(first=ops, second=ops, size=size)
+
+
+def _simclr_96(size: int) -> Views:
+    ops = (
+        RandomResizedCrop(size=size, scale=(0.2, 1.0), flip=0.5),
+        ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8),
+        Grayscale(p=0.2),
+        GaussianBlur(kernel=_tenth(size), p=0.5),
+    )
+    return Views(first=ops, second=ops, size=size)
+
+
+def _byol_224(size: int) -> Views:
+    def ops(blur: float, solarize: float) -> tuple[AnyOp, ...]:
+        chain: tuple[AnyOp, ...] = (
+            RandomResizedCrop(size=size, scale=(0.08, 1.0), flip=0.5),
+            ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8),
+            Grayscale(p=0.2),
+            GaussianBlur(kernel=_tenth(size), p=blur),
+        )
+        return (*chain, Solarize(p=solarize)) if solarize else chain
+
+    return Views(first=ops(1.0, 0.0), second=ops(0.1, 0.2), size=size)
+
+
+def _tenth(size: int) -> int:
+    # the odd number nearest to a tenth of the side, at least 3: 9 at 96, 23 at 224
+    return max(3, 2 * round((size / 10 - 1) / 2) + 1)
+
+
+_PRESETS: dict[str, tuple[Callable[[int], Views], int]] = {
+    "digits": (_digits, 16),
+    "simclr-32": (_simclr_32, 32),
+    "simclr-96": (_simclr_96, 96),
+    "byol-224": (_byol_224, 224),
+}
+
+
+def preset(name: str, size: int | None = None) -> Views:
+    """The views of a name, at their own size or at ``size`` pixels.
+
+    ``digits`` (16): small affine maps, blur, tone, noise and erasing, for the bundled digits. ``simclr-32``:
+    crop, flip, jitter at half strength, greyscale (Chen et al. 2020, appendix B.9, as used for CIFAR).
+    ``simclr-96``: the same with blur. ``byol-224``: the asymmetric pair of Grill et al. 2020, table 6.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if name not in _PRESETS:
+        raise unknown("views", name, list(_PRESETS))
+    build, own = _PRESETS[name]
+    return build(own if size is None else size)

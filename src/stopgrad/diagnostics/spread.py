@@ -1,0 +1,59 @@
+"""How l2-normalised vectors lie on the sphere: spread, centre and residual, alignment, uniformity."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def unit(x: Tensor) -> Tensor:
+    """The rows of ``x`` (N, D) divided by their l2 norms, in float32 at least; a zero row stays zero."""
+    return normalize(x.float() if x.dtype.itemsize < 4 else x, dim=-1)
+
+
+def embedding_std(x: Tensor) -> Tensor:
+    """Mean over dimensions of the standard deviation of the l2-normalised rows, times sqrt(D).
+
+    In [0, 1]: 1 for an isotropic cloud, 0 when all rows point the same way. The population form (division
+    by N), so that the bound of 1 is exact. Source: Chen and He 2021, section 4.1, scaled by sqrt(D).
+
+    >>> float(embedding_std(torch.ones(5, 3)))
+    0.0
+    """
+    return unit(x).std(dim=0, correction=0).mean() * math.sqrt(x.shape[-1])
+
+
+def center_norm(x: Tensor) -> Tensor:
+    """m_o: the norm of the mean of the l2-normalised rows, in [0, 1]; 1 is complete collapse.
+
+    Source: Zhang et al. 2022, section 3.1. With `residual_norm`: m_o^2 + m_r^2 = 1.
+    """
+    return unit(x).mean(dim=0).norm()
+
+
+def residual_norm(x: Tensor) -> Tensor:
+    """m_r: root mean square distance of the l2-normalised rows from their mean, in [0, 1]; 0 is collapse."""
+    rows = unit(x)
+    return (rows - rows.mean(dim=0)).square().sum(dim=-1).mean().sqrt()
+
+
+def alignment(x1: Tensor, x2: Tensor) -> Tensor:
+    """E ||x1 - x2||^2 of l2-normalised rows of two views (N, D), in [0, 4]; 0 is perfect agreement.
+
+    Source: Shi et al. (RAFT), section 3, L_align; their tables divide it by D, which this does not.
+    """
+    return (unit(x1) - unit(x2)).square().sum(dim=-1).mean()
+
+
+def uniformity(x: Tensor) -> Tensor:
+    """log E exp(-2 ||x_i - x_j||^2) over the pairs i != j of l2-normalised rows, in [-8, 0]; 0 is collapse.
+
+    Lower is more uniform. Memory O(N^2). Source: Shi et al. (RAFT), section 3.
+
+    Raises:
+        ValueError: for fewer than two rows.
+    """
+    if len(x) < 2:
+        raise ValueError(f"uniformity needs at least 2 rows, got {len(x)}")
+    return torch.pdist(unit(x)).square().mul(-2).logsumexp(dim=0) - math.log(len(x) * (len(x) - 1) / 2)

@@ -1,0 +1,63 @@
+"""Does it collapse? A verdict from the spread and the rank of z and p, with the evidence."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+Verdict = Literal["healthy", "complete-collapse", "dimensional-collapse", "diverged"]
+
+# Chosen on the validation images of `digits` (docs/results/main-job.md names the command): healthy and
+# collapsed runs lie far on either side of both.
+STD_COLLAPSED = 0.1
+RANK_COLLAPSED = 4.0
+
+
+class Evidence(NamedTuple):
+    """One measure that the verdict rests on.
+
+    ``of`` is "z" (projection) or "p" (prediction); ``below`` is whether the value is below its threshold.
+    """
+
+    measure: str
+    of: str
+    value: float
+    threshold: float
+    below: bool
+    says: str
+
+
+def judge(vectors: Mapping[str, Mapping[str, Any]], loss: float) -> tuple[Verdict, list[Evidence]]:
+    """The verdict of a run and what it rests on; accuracy is no part of it.
+
+    Encoders of collapsed runs still probe well above chance, so only the vectors themselves decide:
+    diverged when the loss or a measure is not finite, complete collapse when z hardly varies, dimensional
+    collapse when it varies along a few directions only.
+
+    Args:
+        vectors: measures of "z", and of "p" where there is a predictor: ``std`` and ``effective_rank``.
+        loss: the training loss at the end.
+    """
+    evidence = []
+    for of, measures in vectors.items():
+        evidence.append(_std_evidence(of, measures["std"]))
+        evidence.append(_rank_evidence(of, measures["effective_rank"]))
+    if not all(math.isfinite(number) for number in (loss, *(e.value for e in evidence))):
+        return "diverged", evidence
+    of_z = {e.measure: e.below for e in evidence if e.of == "z"}
+    if of_z["std"]:
+        return "complete-collapse", evidence
+    if of_z["effective_rank"]:
+        return "dimensional-collapse", evidence
+    return "healthy", evidence
+
+
+def _std_evidence(of: str, value: float) -> Evidence:
+    below = value < STD_COLLAPSED
+    says = f"all {of} point nearly the same way" if below else f"{of} spreads over the sphere"
+    return Evidence("std", of, value, STD_COLLAPSED, below, says)
+
+
+def _rank_evidence(of: str, value: float) -> Evidence:
+    below = value < RANK_COLLAPSED
+    says = f"{of} varies along a few directions only" if below else f"{of} uses many directions"
+    return Evidence("effective_rank", of, value, RANK_COLLAPSED, below, says)

@@ -1,0 +1,147 @@
+"""Embedding a part of a data set, and measuring what came out.
+
+Legend: N images, Dh width of the encoder's features h, D width of the projections z and predictions p.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stopgrad import diagnostics
+from stopgrad.data.batches import evaluation_batches
+from stopgrad.data.sources import ArrayPart, Part
+from stopgrad.data.sources.parts import fixed_permutation
+from stopgrad.data.views import Views
+from stopgrad.method import Learner
+
+SPECTRUM_KEPT = 128
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a learner makes of N images, float32 on the CPU: h (N, Dh), z (N, D), p (N, D)."""
+
+    h: Tensor
+    z: Tensor
+    p: Tensor
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """How images reach a learner in evaluation: their size, their normalisation, the device, the precision.
+
+    ``normalise`` maps images (B, C, S, S) in [0, 1] to what the encoder expects; ``autocast`` opens the
+    precision of the run.
+    """
+
+    size: int
+    device: torch.device
+    normalise: Callable[[Tensor], Tensor]
+    autocast: Callable[[], AbstractContextManager[object]]
+    batch_size: int = 256
+    workers: int | None = None
+
+    @torch.no_grad()
+    def embed(self, learner: Learner, part: Part) -> Embedding:
+        """Embed every image of a part as it is, in order. The learner's mode decides how BN normalises."""
+        shown = evaluation_batches(part, self.size, self.batch_size, device=self.device, workers=self.workers)
+        return self._collect(learner, (images for _, images in shown))
+
+    def embed_evaluating(self, learner: Learner, part: Part) -> Embedding:
+        """`embed` with the learner in evaluation mode."""
+        with mode(learner, training=False):
+            return self.embed(learner, part)
+
+    @torch.no_grad()
+    def embed_views(self, learner: Learner, part: ArrayPart, views: Views) -> tuple[Embedding, Embedding]:
+        """Embed two augmented views of every image; the same views at every call."""
+        pairs = [
+            views(part.images[rows].to(self.device), rows, seed=0, epoch=0)
+            for rows in torch.arange(len(part)).split(self.batch_size)
+        ]
+        return (
+            self._collect(learner, (first for first, _ in pairs)),
+            self._collect(learner, (second for _, second in pairs)),
+        )
+
+    def _collect(self, learner: Learner, batches: Iterator[Tensor]) -> Embedding:
+        rows = []
+        for images in batches:
+            with self.autocast():
+                rows.append(learner.embed(self.normalise(images.to(self.device))))
+        return Embedding(
+            *(torch.cat([x.float().cpu() for x in column]) for column in zip(*rows, strict=True))
+        )
+
+
+def materialise(part: Part, count: int, size: int) -> ArrayPart:
+    """At most ``count`` images of a part, a fixed random choice, in memory as evaluation shows them."""
+    rows = fixed_permutation(len(part))[:count]
+    if isinstance(part, ArrayPart):
+        return part.take(rows)
+    chosen = part.take(rows)
+    images = torch.cat([images for _, images in evaluation_batches(chosen, size)])
+    return ArrayPart(images.mul(255).round().to(torch.uint8), chosen.labels, chosen.ids)
+
+
+def measure(vectors: Tensor, first: Tensor, second: Tensor) -> dict[str, float | list[float]]:
+    """The measures of one node: of plain images ``vectors`` (N, D), and of their two views (N, D) each.
+
+    Keys: std, uniformity, alignment, effective_rank, m_o, m_r, spectrum (shares of variance, at most 128).
+    All are NaN, and the spectrum is empty, when a vector is not finite.
+    """
+    names = ("std", "uniformity", "alignment", "effective_rank", "m_o", "m_r")
+    if not all(bool(torch.isfinite(x).all()) for x in (vectors, first, second)):
+        return {**dict.fromkeys(names, math.nan), "spectrum": []}
+    values = (
+        diagnostics.embedding_std(vectors),
+        diagnostics.uniformity(vectors),
+        diagnostics.alignment(first, second),
+        diagnostics.effective_rank(vectors),
+        diagnostics.center_norm(vectors),
+        diagnostics.residual_norm(vectors),
+    )
+    spectrum = diagnostics.spectrum(vectors, SPECTRUM_KEPT).tolist()
+    return {**{name: float(value) for name, value in zip(names, values, strict=True)}, "spectrum": spectrum}
+
+
+def measure_learner(
+    learner: Learner, embedder: Embedder, part: ArrayPart, views: Views
+) -> tuple[Embedding, dict[str, dict[str, float | list[float]]]]:
+    """Measures of z and p with BN in evaluation mode ("z", "p") and in training mode ("z_train", "p_train").
+
+    Where they part, batch normalisation carries the signal. Nothing of the learner changes.
+
+    Returns:
+        The plain images' embedding in evaluation mode, and the measures by node.
+    """
+    rows = {}
+    with mode(learner, training=True):
+        plain, (first, second) = embedder.embed(learner, part), embedder.embed_views(learner, part, views)
+        rows["z_train"] = measure(plain.z, first.z, second.z)
+        rows["p_train"] = measure(plain.p, first.p, second.p)
+    with mode(learner, training=False):
+        plain, (first, second) = embedder.embed(learner, part), embedder.embed_views(learner, part, views)
+        rows["z"] = measure(plain.z, first.z, second.z)
+        rows["p"] = measure(plain.p, first.p, second.p)
+    return plain, rows
+
+
+@contextmanager
+def mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Put a module in training or evaluation mode for a while; its buffers and its mode come back after."""
+    before = [(m, m.training) for m in module.modules()]
+    buffers = [(b, b.clone()) for b in module.buffers()] if training else []
+    module.train(training)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
+        for m, was in before:
+            m.training = was

@@ -1,0 +1,145 @@
+"""What a finished run is judged by: `summary.json`, `evaluation.npz`, the exported encoder, the report.
+
+Everything is chosen on training and validation images; the test part is read once, here.
+"""
+
+import logging
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stopgrad import diagnostics
+from stopgrad.data.batches import evaluation_batches
+from stopgrad.data.sources import Dataset
+from stopgrad.data.views import Views
+from stopgrad.errors import MissingExtra
+from stopgrad.evaluation.knn import knn_accuracy
+from stopgrad.evaluation.linear import few_labels, linear_probe
+from stopgrad.evaluation.measures import Embedder, materialise, measure_learner, mode
+from stopgrad.export import export_encoder
+from stopgrad.files import to_json, whole_file, write_text
+from stopgrad.method import Learner
+from stopgrad.settings import EvaluationSettings, RunSettings
+from stopgrad.training.folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+LABELS_A_CLASS = 20
+SHOWN = 5000
+"""At most so many test images go into `evaluation.npz`."""
+THUMBNAIL = 48
+PROBES = ("knn", "linear_probe", "linear_probe_raw", "linear_probe_20", "linear_probe_20_raw")
+
+
+def evaluate_run(
+    learner: Learner,
+    untrained: Learner,
+    embedder: Embedder,
+    dataset: Dataset,
+    views: Views,
+    settings: RunSettings,
+    folder: RunFolder,
+    *,
+    loss: float,
+    images_per_second: float,
+    diverged_at: int | None,
+) -> dict[str, Any]:
+    """Measure a trained learner on the test part, write all result files, and return the summary."""
+    test = materialise(dataset.test, len(dataset.test), settings.view_size)
+    shown = test.take(torch.arange(min(len(test), settings.evaluation.images)))
+    _, nodes = measure_learner(learner, embedder, shown, views)
+    verdict, evidence = diagnostics.judge({name: nodes[name] for name in ("z", "p")}, loss)
+    z, own = nodes["z"], settings.evaluation
+    summary: dict[str, Any] = {
+        "method": settings.method,
+        "data": settings.data.name,
+        "seed": settings.seed,
+        "epochs": settings.epochs,
+        "images_per_second": images_per_second,
+        "loss": loss,
+        **{name: z[name] for name in ("std", "effective_rank", "alignment", "uniformity")},
+        **probe(learner, embedder, dataset, own),
+        "verdict": verdict,
+        "diverged_at_step": diverged_at,
+        "evidence": [item._asdict() for item in evidence],
+        **nodes,
+        "untrained": probe(untrained, embedder, dataset, own) if own.control else None,
+        "skipped": [{"path": s.path, "reason": s.reason} for s in dataset.skipped],
+        "run": str(folder.path),
+        "stopgrad": version("stopgrad"),
+    }
+    write_text(folder.summary, to_json(summary, indent=2) + "\n")
+    _save_embedding(folder, learner, embedder, dataset)
+    if verdict != "diverged":
+        info = {"mean": dataset.mean, "std": dataset.std, "method": settings.method}
+        export_encoder(learner.encoder, folder.exported, "safetensors", info)
+    _write_report(folder)
+    return summary
+
+
+def probe(
+    learner: Learner, embedder: Embedder, dataset: Dataset, settings: EvaluationSettings
+) -> dict[str, float | None]:
+    """kNN and linear probes of the encoder's features h, accuracies in [0, 1] on the test part.
+
+    kNN votes among the labelled training images. The linear probes choose their regularisation on the
+    validation part; ``_20`` ones are fitted with 20 labels a class, ``_raw`` ones without standardising.
+    All are None when there are no labels or the features are not finite.
+    """
+    fit, val, test = dataset.probe, dataset.val, dataset.test
+    nothing: dict[str, float | None] = dict.fromkeys(PROBES)
+    if fit.labels is None or test.labels is None or dataset.classes is None:
+        return nothing
+    with mode(learner, training=False):
+        features = [embedder.embed(learner, part).h for part in (fit, val, test)]
+    if not all(bool(torch.isfinite(h).all()) for h in features):
+        return nothing
+    h_fit, h_val, h_test = features
+    chosen_on = None if val.labels is None else (h_val, val.labels)
+    few = few_labels(fit.labels, LABELS_A_CLASS, seed=0)
+
+    def linear(rows: Tensor, standardise: bool) -> float:
+        labels = fit.labels[rows] if fit.labels is not None else None
+        return linear_probe(h_fit[rows], labels, h_test, test.labels, chosen_on, standardise).accuracy
+
+    everything = torch.arange(len(fit))
+    k = min(settings.knn_k, len(fit))
+    return {
+        "knn": knn_accuracy(
+            h_test, test.labels, h_fit, fit.labels, len(dataset.classes), k, settings.knn_temperature
+        ),
+        "linear_probe": linear(everything, True),
+        "linear_probe_raw": linear(everything, False),
+        "linear_probe_20": linear(few, True),
+        "linear_probe_20_raw": linear(few, False),
+    }
+
+
+def _save_embedding(folder: RunFolder, learner: Learner, embedder: Embedder, dataset: Dataset) -> None:
+    """The test images as the report shows them: features, projections, labels and small pictures."""
+    part = materialise(dataset.test, SHOWN, embedder.size)
+    with mode(learner, training=False):
+        embedding = embedder.embed(learner, part)
+    pictures = [images for _, images in evaluation_batches(part, min(embedder.size, THUMBNAIL))]
+    arrays: dict[str, np.ndarray] = {
+        "h": embedding.h.numpy(),
+        "z": embedding.z.numpy(),
+        "thumbnails": torch.cat(pictures).mul(255).round().to(torch.uint8).numpy(),
+        "ids": np.array(list(part.ids), dtype=str),
+    }
+    if part.labels is not None and dataset.classes is not None:
+        arrays |= {"labels": part.labels.numpy(), "classes": np.array(dataset.classes, dtype=str)}
+    with whole_file(folder.evaluation) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+
+
+def _write_report(folder: RunFolder) -> None:
+    from stopgrad.report import write_report
+
+    try:
+        write_report(folder.path)
+    except MissingExtra as missing:
+        log.warning("no report.html: %s", missing)

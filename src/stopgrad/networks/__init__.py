@@ -1,0 +1,1 @@
+"""Networks: encoders (image to features) and projectors (features to projections)."""

@@ -1,0 +1,1 @@
+"""The axes of a method, one file each: target, predictor, gradient, pairing, distance."""

@@ -1,0 +1,1 @@
+"""Training: the loop, its state, and everything that makes a run resumable."""

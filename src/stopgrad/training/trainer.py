@@ -1,0 +1,232 @@
+"""The training loop: plain, on Lightning Fabric, resumable at any step."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from stopgrad import diagnostics
+from stopgrad.data.batches import Batch, Batches
+from stopgrad.method import Nodes
+from stopgrad.settings import RunSettings
+from stopgrad.training.checkpoint import save_checkpoint
+from stopgrad.training.folder import MetricsLog, RunFolder
+from stopgrad.training.optimizer import set_learning_rate
+from stopgrad.training.progress import Progress
+from stopgrad.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 20
+"""Optimiser steps between two step rows of the log."""
+
+
+class Diverged(RuntimeError):
+    """The loss stopped being a finite number.
+
+    ``step`` is the first bad step, from 1; ``kept`` the step of the checkpoint that is left, 0 if none.
+    """
+
+    def __init__(self, step: int, kept: int):
+        super().__init__(f"the loss is not finite at step {step}; the checkpoint of step {kept} is kept")
+        self.step, self.kept = step, kept
+
+
+class Interrupted(RuntimeError):
+    """Somebody asked the run to stop; it is saved and can be resumed."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}; saved")
+        self.signal_number, self.step = signal_number, step
+
+
+@dataclass
+class Trainer:
+    """One run's loop. ``evaluate`` gives the epoch row's measures; ``metrics`` is None but on rank 0."""
+
+    settings: RunSettings
+    fabric: Fabric
+    folder: RunFolder
+    state: TrainState
+    batches: Batches
+    normalise: Callable[[Tensor], Tensor]
+    evaluate: Callable[[], dict[str, Any]]
+    metrics: MetricsLog | None
+    progress: Progress
+    saved_step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.settings.epochs * len(self.batches)
+
+    def fit(self) -> float:
+        """Train from the state's step to the end; returns the mean loss of the last epoch.
+
+        Raises:
+            Diverged: when the loss is not finite; the last good checkpoint is kept.
+            Interrupted: after SIGINT or SIGTERM, once a checkpoint is written.
+        """
+        loss = math.nan
+        per_epoch = len(self.batches)
+        if self.state.step == 0:
+            self._write_epoch_row(0, loss=None)
+        with _signals() as asked:
+            for epoch in range(self.state.step // per_epoch, self.settings.epochs):
+                self._epoch(epoch, asked)
+                loss = float(self.state.loss_sum) / per_epoch
+                self.state.loss_sum.zero_()
+                self._write_epoch_row(epoch + 1, loss)
+                self.save()
+        return loss
+
+    def save(self) -> None:
+        """Write the checkpoint; only ever of a state whose losses were all finite."""
+        self._check_finite()
+        content = {"settings": self.settings.model_dump(mode="json"), **self.state.state_dict()}
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.folder.checkpoint, content)
+        self.saved_step = self.state.step
+        self.fabric.barrier()
+
+    def _epoch(self, epoch: int, asked: list[int]) -> None:
+        start = self.state.step - epoch * len(self.batches)
+        saved_at = began = time.perf_counter()
+        self.state.learner.train()
+        for batch in self.batches.epoch(epoch, start):
+            nodes, lr = self._step(batch)
+            if self.state.step % LOG_EVERY == 0:
+                self._write_step_row(nodes, lr)
+            if self._anybody(asked):
+                self.save()
+                raise Interrupted(asked[0] if asked else signal.SIGTERM, self.state.step)
+            if self._anybody(time.perf_counter() - saved_at > 60 * self.settings.checkpoint_minutes):
+                self.save()
+                saved_at = time.perf_counter()
+        self.images += (len(self.batches) - start) * self.settings.batch_size
+        self._check_finite()
+        self.seconds += time.perf_counter() - began
+
+    def _step(self, batch: Batch) -> tuple[Nodes, float]:
+        """One optimiser step over all accumulated parts of a batch."""
+        state, settings = self.state, self.settings
+        factor = settings.schedule.factor(state.step, self.steps, len(self.batches))
+        lr = set_learning_rate(state.optimizer, factor)
+        parts = settings.accumulate
+        views = [self.normalise(view).chunk(parts) for view in batch.views]
+        labels = batch.labels.chunk(parts) if batch.labels is not None else [None] * parts
+        rows = []
+        for i, own_labels in enumerate(labels):
+            last = i == parts - 1
+            with self.fabric.no_backward_sync(state.learner, enabled=not last):
+                nodes: Nodes = state.learner(tuple(view[i] for view in views), own_labels)
+                self.fabric.backward(nodes.loss / parts)
+            rows.append(_detached(nodes))
+        if settings.optimizer.clip is not None:
+            self.fabric.clip_gradients(
+                state.learner, state.optimizer, max_norm=settings.optimizer.clip, error_if_nonfinite=False
+            )
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        nodes = rows[0] if parts == 1 else _join(rows)
+        state.record(nodes.loss)
+        state.step += 1
+        state.bare_learner.after_step(nodes, state.step / self.steps)
+        self._train_probe(nodes, batch.labels)
+        self.progress.advance(self.settings.batch_size)
+        return nodes, lr
+
+    def _train_probe(self, nodes: Nodes, labels: Tensor | None) -> None:
+        state = self.state
+        if state.probe is None or state.probe_optimizer is None or labels is None:
+            return
+        joint = torch.cat([h.float() for h in nodes.h])
+        scores = state.probe(joint)
+        self.fabric.backward(torch.nn.functional.cross_entropy(scores, labels.repeat(len(nodes.h))))
+        state.probe_optimizer.step()
+        state.probe_optimizer.zero_grad(set_to_none=True)
+
+    def _write_step_row(self, nodes: Nodes, lr: float) -> None:
+        self._check_finite()
+        z = nodes.z[0]
+        row = {
+            "kind": "step",
+            "step": self.state.step,
+            "epoch": self.state.step / len(self.batches),
+            "loss": float(nodes.loss),
+            "std": float(diagnostics.embedding_std(z)),
+            "effective_rank": float(diagnostics.effective_rank(z)),
+            "lr": lr,
+            "images_per_second": self.progress.measure_rate(),
+        }
+        self._write(row)
+        self.progress.show(row)
+
+    def _write_epoch_row(self, epoch: int, loss: float | None) -> None:
+        row = {"kind": "epoch", "step": self.state.step, "epoch": epoch, "loss": loss}
+        if epoch % self.settings.evaluation.every == 0 or epoch == self.settings.epochs:
+            row |= self.evaluate()
+        self._write(row)
+        self.progress.epoch(row)
+        self.progress.skip_time()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self.metrics is not None:
+            self.metrics.write(row)
+
+    def _check_finite(self) -> None:
+        bad = int(self.state.bad_step)
+        if bad >= 0:
+            raise Diverged(bad, self.saved_step)
+
+    def _anybody(self, wish: object) -> bool:
+        """Whether any rank wishes it: all ranks must save, or stop, at the same step."""
+        if self.fabric.world_size == 1:
+            return bool(wish)
+        vote = torch.tensor(float(bool(wish)), device=self.fabric.device)
+        return float(torch.as_tensor(self.fabric.all_reduce(vote, reduce_op="sum"))) > 0
+
+
+def _detached(nodes: Nodes) -> Nodes:
+    return Nodes(nodes.loss.detach(), *(tuple(x.detach() for x in row) for row in nodes[1:]))
+
+
+def _join(rows: list[Nodes]) -> Nodes:
+    """The nodes of a whole batch from those of its accumulated parts."""
+    loss = torch.stack([nodes.loss for nodes in rows]).mean()
+    columns = zip(*(nodes[1:] for nodes in rows), strict=True)
+    joined = (tuple(torch.cat(views) for views in zip(*column, strict=True)) for column in columns)
+    return Nodes(loss, *joined)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """While open, SIGINT and SIGTERM are noted in the list instead of ending the process at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C means now
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are not ours to take
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
