@@ -67,8 +67,17 @@ class Views(BaseModel):
         Raises:
             UsageError: if ``images`` are not uint8 (B, 1 or 3, H, W), or ``index`` is not (B,).
         """
+        first, second = (self.view(view, images, index, seed=seed, epoch=epoch) for view in (0, 1))
+        return first, second
+
+    def view(self, view: int, images: Tensor, index: Tensor, *, seed: int, epoch: int) -> Tensor:
+        """One of the two views that a call makes: ``view`` 0 or 1.
+
+        Raises:
+            UsageError: as a call.
+        """
         _check(images, index, 4)
-        return self._view(0, images, index, seed, epoch), self._view(1, images, index, seed, epoch)
+        return self._chain(view, images, index, seed, epoch, cropped=False)
 
     def crop(self, image: Tensor, index: int, *, seed: int, epoch: int) -> Tensor:
         """The crops of both views of one image: uint8 (C, H, W) of any size -> uint8 (2, C, S, S).
@@ -93,12 +102,12 @@ class Views(BaseModel):
         """
         _check(crops, index, 5)
         return (
-            self._view(0, crops[:, 0], index, seed, epoch, cropped=True),
-            self._view(1, crops[:, 1], index, seed, epoch, cropped=True),
+            self._chain(0, crops[:, 0], index, seed, epoch, cropped=True),
+            self._chain(1, crops[:, 1], index, seed, epoch, cropped=True),
         )
 
-    def _view(
-        self, view: int, images: Tensor, index: Tensor, seed: int, epoch: int, *, cropped: bool = False
+    def _chain(
+        self, view: int, images: Tensor, index: Tensor, seed: int, epoch: int, *, cropped: bool
     ) -> Tensor:
         ops: tuple[Op, ...] = (self.first, self.second)[view]
         named = list(zip(_names(ops), ops, strict=True))

@@ -17,11 +17,12 @@ from torch import Tensor
 from stopgrad import diagnostics
 from stopgrad.data.batches import Batch, Batches
 from stopgrad.method import Nodes
-from stopgrad.settings import RunSettings
+from stopgrad.training.build import DataFacts
 from stopgrad.training.checkpoint import save_checkpoint
 from stopgrad.training.folder import MetricsLog, RunFolder
 from stopgrad.training.optimizer import set_learning_rate
 from stopgrad.training.progress import Progress
+from stopgrad.training.settings import RunSettings
 from stopgrad.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Trainer:
     """One run's loop. ``evaluate`` gives the epoch row's measures; ``metrics`` is None but on rank 0."""
 
     settings: RunSettings
+    facts: DataFacts
     fabric: Fabric
     folder: RunFolder
     state: TrainState
@@ -70,6 +72,11 @@ class Trainer:
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.settings.epochs * len(self.batches)
+
+    @property
+    def images_per_second(self) -> float:
+        """Over the epochs that this process finished, without evaluation; 0 if there was none."""
+        return self.images / self.seconds if self.seconds else 0.0
 
     def fit(self) -> float:
         """Train from the state's step to the end; returns the mean loss of the last epoch.
@@ -94,7 +101,11 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint; only ever of a state whose losses were all finite."""
         self._check_finite()
-        content = {"settings": self.settings.model_dump(mode="json"), **self.state.state_dict()}
+        content = {
+            "settings": self.settings.model_dump(mode="json"),
+            "data": list(self.facts),
+            **self.state.state_dict(),
+        }
         if self.fabric.is_global_zero:
             save_checkpoint(self.folder.checkpoint, content)
         self.saved_step = self.state.step

@@ -57,7 +57,9 @@ class GaussianBlur(Sometimes):
         # (B, K). torchvision's kernel: it spaces the taps 1 / sqrt(2) apart and leaves out the 2 of the Gaussian
         reach = (self.kernel - 1) / (2 * sqrt(2))
         place = torch.linspace(-reach, reach, self.kernel, device=sigma.device)
-        return torch.softmax((place / sigma.unsqueeze(1)).square_().neg_(), 1)
+        taps = torch.softmax((place / sigma.unsqueeze(1)).square_().neg_(), 1)
+        # below the rounding of the sum, and where it is denormal a product takes a hundred times as long
+        return taps.masked_fill_(taps < 1e-10, 0.0)
 
 
 @lru_cache(maxsize=8)

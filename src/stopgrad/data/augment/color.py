@@ -114,12 +114,12 @@ def shift_hue(images: Tensor, turns: Tensor) -> None:
     red, green, blue = images.unbind(1)
     smallest = torch.minimum(red, green).clamp_(max=blue)
     spread = torch.maximum(red, green).clamp_(min=blue).sub_(smallest)
-    hue = torch.add(green, blue).sub_(red).sub_(smallest).add_(spread)
-    hue.div_(torch.mul(spread, 6.0).clamp_(min=torch.finfo(images.dtype).tiny)).copysign_(green - blue)
-    # one turn more, so that what frac sees is never negative
-    hue.add_((turns + 1.0).view(-1, 1, 1)).frac_()
     full = torch.add(smallest, spread, alpha=2.0)
     none = smallest.sub_(spread)
+    hue = torch.add(green, blue).sub_(red).sub_(none)
+    hue.div_(spread.clamp(min=torch.finfo(images.dtype).tiny)).copysign_(green - blue)
+    # in turns, and one turn more, so that what frac sees is never negative
+    torch.add((turns + 1.0).view(-1, 1, 1), hue, alpha=1 / 6, out=hue).frac_()
     distance = torch.empty_like(hue)
     for out, base, place, sign in ((red, none, 3 / 6, 6.0), (green, full, 2 / 6, -6.0), (blue, full, 4 / 6, -6.0)):
         torch.sub(hue, place, out=distance).abs_().clamp_(1 / 6, 2 / 6)

@@ -15,7 +15,9 @@ def weights(start: Tensor, length: Tensor, source: int, target: int, *, antialia
     the factor of reduction. The result is reversed where ``mirror`` (bool (B,)) is set.
     """
     scale = length / target
-    spread = scale.clamp(min=1.0) if antialias else torch.ones_like(scale)
+    # nothing to average where the source is no larger than the target
+    antialias = antialias and source > target
+    spread = scale.clamp(min=1.0).unsqueeze(1) if antialias else torch.ones_like(scale).unsqueeze(1)
     place = torch.arange(target, device=start.device, dtype=torch.float32) + 0.5
     place = torch.where(mirror.unsqueeze(1), target - place, place)
     # centre of each target pixel in the source, in pixels from the crop's own start: (B, S)
@@ -24,9 +26,10 @@ def weights(start: Tensor, length: Tensor, source: int, target: int, *, antialia
         centre = torch.minimum(centre.clamp_(min=0.0), (length - 1).unsqueeze(1))
     pixel = torch.arange(source, device=start.device, dtype=torch.float32) - start.unsqueeze(1)
     outside = (pixel < 0) | (pixel >= length.unsqueeze(1))
-    pixel = (pixel / spread.unsqueeze(1)).masked_fill_(outside, torch.inf)
-    rows = (centre / spread.unsqueeze(1)).unsqueeze(2) - pixel.unsqueeze(1)
-    rows = rows.abs_().neg_().add_(1.0).clamp_(min=0.0)
+    # a pixel outside the crop is infinitely far from every centre
+    pixel = (pixel / spread).masked_fill_(outside, torch.inf)
+    rows = torch.sub((centre / spread).unsqueeze(2), pixel.unsqueeze(1)).abs_()
+    rows = torch.sub(torch.ones((), device=rows.device), rows, out=rows).clamp_(min=0.0)
     return rows.div_(rows.sum(2, keepdim=True)) if antialias else rows
 
 

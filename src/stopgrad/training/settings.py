@@ -20,8 +20,8 @@ from stopgrad.parts.gradient import GradientName
 from stopgrad.parts.pairing import Pair
 from stopgrad.parts.predictors import PredictorSettings
 from stopgrad.parts.target import Target
-from stopgrad.recipes import recipe
 from stopgrad.training.optimizer import OptimizerSettings, ScheduleSettings
+from stopgrad.training.recipes import recipe
 
 KINDS = ("target", "predictor")
 AXES = ("target", "predictor", "gradient", "pairing", "distance")

@@ -1,9 +1,8 @@
-"""What a finished run is judged by: `summary.json`, `evaluation.npz`, the exported encoder, the report.
+"""What a finished run is judged by: `summary.json`, `evaluation.npz`, the exported encoder.
 
 Everything is chosen on training and validation images; the test part is read once, here.
 """
 
-import logging
 from importlib.metadata import version
 from typing import Any
 
@@ -15,17 +14,14 @@ from stopgrad import diagnostics
 from stopgrad.data.batches import evaluation_batches
 from stopgrad.data.sources import Dataset
 from stopgrad.data.views import Views
-from stopgrad.errors import MissingExtra
 from stopgrad.evaluation.knn import knn_accuracy
 from stopgrad.evaluation.linear import few_labels, linear_probe
 from stopgrad.evaluation.measures import Embedder, materialise, measure_learner, mode
 from stopgrad.export import export_encoder
 from stopgrad.files import to_json, whole_file, write_text
 from stopgrad.method import Learner
-from stopgrad.settings import EvaluationSettings, RunSettings
 from stopgrad.training.folder import RunFolder
-
-log = logging.getLogger(__name__)
+from stopgrad.training.settings import EvaluationSettings, RunSettings
 
 LABELS_A_CLASS = 20
 SHOWN = 5000
@@ -76,7 +72,6 @@ def evaluate_run(
     if verdict != "diverged":
         info = {"mean": dataset.mean, "std": dataset.std, "method": settings.method}
         export_encoder(learner.encoder, folder.exported, "safetensors", info)
-    _write_report(folder)
     return summary
 
 
@@ -134,12 +129,3 @@ def _save_embedding(folder: RunFolder, learner: Learner, embedder: Embedder, dat
         arrays |= {"labels": part.labels.numpy(), "classes": np.array(dataset.classes, dtype=str)}
     with whole_file(folder.evaluation) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **arrays)
-
-
-def _write_report(folder: RunFolder) -> None:
-    from stopgrad.report import write_report
-
-    try:
-        write_report(folder.path)
-    except MissingExtra as missing:
-        log.warning("no report.html: %s", missing)
