@@ -91,13 +91,22 @@ def test_labels_are_subfolders(fill, tmp_path: Path):
     assert skipped == ()
 
 
-@pytest.mark.parametrize("extra", ["", "only"])
-def test_no_labels_where_images_lie_loose_or_in_one_folder(extra, fill, tmp_path: Path):
-    fill(tmp_path / "only", 8)
-    fill(tmp_path / extra, 9)
+@pytest.mark.parametrize("folders", [[""], ["only"], ["only", ""], ["one", "two", ""]])
+def test_no_labels_where_images_lie_loose_or_in_one_folder(folders, fill, tmp_path: Path):
+    for name in folders:
+        fill(tmp_path / name, 9)
     data = load_dataset(DataSettings(name=str(tmp_path)))
     assert data.classes is None
     assert data.test.labels is None
+    assert len(all_ids(data)) == 9 * len(folders)
+
+
+def test_parts_are_sequences(fill, tmp_path: Path):
+    fill(tmp_path, 9, grow=True)
+    part, _, _ = load_folder_part(tmp_path)
+    assert isinstance(part, FilePart)
+    assert [tuple(image.shape) for image in part] == [(3, 12 + i, 10) for i in range(9)]
+    assert torch.equal(part[-1], part[8])
 
 
 def test_given_parts_are_kept(fill, tmp_path: Path):

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from stopgrad.data.sources.safe_pickle import load_pickle
 from stopgrad.errors import UsageError
 

@@ -57,12 +57,12 @@ def evaluate_run(
         "images_per_second": images_per_second,
         "loss": loss,
         **{name: z[name] for name in ("std", "effective_rank", "alignment", "uniformity")},
-        **probe(learner, embedder, dataset, own),
+        **probe_features(learner, embedder, dataset, own),
         "verdict": verdict,
         "diverged_at_step": diverged_at,
         "evidence": [item._asdict() for item in evidence],
         **nodes,
-        "untrained": probe(untrained, embedder, dataset, own) if own.control else None,
+        "untrained": probe_features(untrained, embedder, dataset, own) if own.control else None,
         "skipped": [{"path": s.path, "reason": s.reason} for s in dataset.skipped],
         "run": str(folder.path),
         "stopgrad": version("stopgrad"),
@@ -75,7 +75,7 @@ def evaluate_run(
     return summary
 
 
-def probe(
+def probe_features(
     learner: Learner, embedder: Embedder, dataset: Dataset, settings: EvaluationSettings
 ) -> dict[str, float | None]:
     """kNN and linear probes of the encoder's features h, accuracies in [0, 1] on the test part.

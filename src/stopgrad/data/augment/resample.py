@@ -37,12 +37,7 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """rows @ image @ columns^T: images (B, C, H, W), rows (B, T, H), columns (B, U, W) -> (B, C, T, U)."""
     batch, channels, height, width = images.shape
     wide = torch.bmm(images.reshape(batch, channels * height, width), columns.transpose(1, 2))
-    wide = wide.view(batch, channels, height, -1)
-    # one product a channel: a single broadcast product would copy the rows for every channel first
-    out = images.new_empty(batch, channels, rows.shape[1], columns.shape[1])
-    for channel in range(channels):
-        torch.bmm(rows, wide[:, channel], out=out[:, channel])
-    return out
+    return torch.matmul(rows.unsqueeze(1), wide.view(batch, channels, height, -1))
 
 
 def affine(images: Tensor, matrix: Tensor, *, padding: str) -> Tensor:
