@@ -4,13 +4,13 @@
     python benchmarks/augment.py --write    # and benchmarks/results/augment.md, augment.json
 
 Crop, flip, colour jitter (p 0.8), greyscale (p 0.2) at 32 x 32; at 96 x 96 Gaussian blur (p 0.5) too. Every
-contender starts from the same uint8 images in memory and ends with a float32 batch in [0, 1]. torchvision runs as
-people use it in a DataLoader worker, image by image, both on PIL images and on uint8 tensors; what a worker then
-costs (starting, pickling, pinning) is left out, in its favour. kornia runs on the batch.
+contender starts from the same uint8 images in memory and ends with a float32 batch in [0, 1]. torchvision
+runs as people use it in a DataLoader worker, image by image, both on PIL images and on uint8 tensors; what a
+worker then costs (starting, pickling, pinning) is left out, in its favour. kornia runs on the batch.
 
-On a CPU: one thread, timed in seconds of processor time, because neighbours share the machine. On an accelerator:
-wall time, synchronised. All contenders take turns in every round; a ratio is that of one round, against the faster
-torchvision of that round.
+On a CPU: one thread, timed in seconds of processor time, because neighbours share the machine. On an
+accelerator: wall time, synchronised. All contenders take turns in every round; a ratio is that of one round,
+against the faster torchvision of that round.
 """
 
 import argparse
@@ -44,7 +44,9 @@ def torchvision_chain(size: int, blur: bool) -> list[v2.Transform]:
 
 def torchvision_pil(images: Tensor, size: int, blur: bool) -> Work:
     pictures = [v2.functional.to_pil_image(image) for image in images]
-    chain = v2.Compose([*torchvision_chain(size, blur), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    chain = v2.Compose(
+        [*torchvision_chain(size, blur), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+    )
     return lambda: torch.stack([chain(picture) for picture in pictures])
 
 
@@ -55,7 +57,7 @@ def torchvision_tensor(images: Tensor, size: int, blur: bool) -> Work:
 
 
 def kornia_batch(images: Tensor, size: int, blur: bool) -> Work:
-    import kornia.augmentation as K  # noqa: N812
+    import kornia.augmentation as K
 
     chain = K.AugmentationSequential(
         K.RandomResizedCrop((size, size), scale=(0.2, 1.0)),
@@ -99,7 +101,9 @@ def seconds(work: Work, device: str, least: float) -> float:
 def measure(size: int, batch: int, device: str, rounds: int, least: float) -> list[dict[str, object]]:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, 3, 8, 8, generator=generator) * 255
-    images = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    images = (
+        torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    )
     works: dict[str, Work] = {}
     for name, make in CONTENDERS.items():
         home = "cpu" if name.startswith("torchvision") else device
@@ -110,7 +114,10 @@ def measure(size: int, batch: int, device: str, rounds: int, least: float) -> li
         for name, work in works.items():
             home = "cpu" if name.startswith("torchvision") else device
             rates[name].append(batch / seconds(work, home, least))
-    peers = [max(pair) for pair in zip(rates["torchvision v2, PIL"], rates["torchvision v2, uint8 tensor"], strict=True)]
+    peers = [
+        max(pair)
+        for pair in zip(rates["torchvision v2, PIL"], rates["torchvision v2, uint8 tensor"], strict=True)
+    ]
     return [
         {
             "device": device,
@@ -128,7 +135,9 @@ def measure(size: int, batch: int, device: str, rounds: int, least: float) -> li
 
 def header() -> str:
     names = ("torch", "torchvision", "kornia", "pillow")
-    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
+    model = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown"
+    )
     device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     return f"{model}{device}; Python {platform.python_version()}, {versions}; one CPU thread"
@@ -146,9 +155,8 @@ def table(rows: list[dict[str, object]]) -> str:
     ]
     for row in rows:
         spread = f"{row['views_per_second']:,.0f} ({row['least']:,.0f}..{row['most']:,.0f})"
-        lines.append(
-            f"| {row['device']} | {row['size']} | {row['batch']} | {row['name']} | {spread} | {row['ratio']:.1f} |"
-        )
+        cells = (row["device"], row["size"], row["batch"], row["name"], spread, f"{row['ratio']:.1f}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
@@ -169,7 +177,9 @@ def main() -> None:
         RESULTS.mkdir(exist_ok=True)
         how = f"`python benchmarks/augment.py --write` ({args.rounds} rounds)"
         (RESULTS / "augment.md").write_text(f"# Augmentation, views a second\n\n{how}. {text}")
-        (RESULTS / "augment.json").write_text(json.dumps({"machine": header(), "rows": rows}, indent=1) + "\n")
+        (RESULTS / "augment.json").write_text(
+            json.dumps({"machine": header(), "rows": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -84,11 +84,25 @@ def test_a_foreign_file_is_one_line(suffix, content, tmp_path):
     assert "\n" not in str(error.value)
 
 
+class Hostile:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
 def test_a_pickle_inside_is_not_run(tmp_path):
-    path = tmp_path / "emb.npz"
-    np.savez(path, vectors=np.array([{"a": 1}], dtype=object), ids=np.array(["a"]))
+    path, trace = tmp_path / "emb.npz", tmp_path / "trace"
+    np.savez(path, vectors=np.array([Hostile(trace)], dtype=object), ids=np.array(["a"]))
     with pytest.raises(UsageError, match="not an embedding file"):
         load_vectors(path)
+    assert not trace.exists()
+    with np.load(path, allow_pickle=True) as file:
+        _ = file["vectors"]
+    assert trace.exists()  # so it would have been run
 
 
 def test_lengths_that_differ_are_refused(tmp_path):

@@ -31,15 +31,16 @@ from stopgrad.data.augment import (
 )
 from stopgrad.errors import UsageError, unknown
 
-_CACHED_VALUES = 1 << 19
-"""Values of a batch that are worked on together on a CPU: two megabytes, about a core's own cache."""
+_CACHED_VALUES = 1 << 20
+"""Values of a batch that are worked on together on a CPU: four megabytes, which stay near the core."""
 
 
 class Views(BaseModel):
     """How the two views of a training image are made.
 
-    ``first`` and ``second`` are the augmentations of each view, in order; ``size`` is the side of the views in
-    pixels. Images that no random resized crop takes to ``size`` are resized as :func:`evaluation_view` does.
+    ``first`` and ``second`` are the augmentations of each view, in order; ``size`` is the side of the views
+    in pixels. Images that no random resized crop takes to ``size`` are resized as :func:`evaluation_view`
+    does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,8 +63,8 @@ class Views(BaseModel):
     def __call__(self, images: Tensor, index: Tensor, *, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
         """Two views, float32 (B, C, S, S) in [0, 1], of uint8 images (B, C, H, W), on the images' device.
 
-        ``index``: int64 (B,), each image's number in its dataset, best left on the CPU. Equal ``seed``, ``epoch``
-        and ``index`` give equal views, whatever else is in the batch.
+        ``index``: int64 (B,), each image's number in its dataset, best left on the CPU. Equal ``seed``,
+        ``epoch`` and ``index`` give equal views, whatever else is in the batch.
 
         Raises:
             UsageError: if ``images`` are not uint8 (B, 1 or 3, H, W), or ``index`` is not (B,).
@@ -87,12 +88,13 @@ class Views(BaseModel):
         """
         crops = []
         for view, ops in enumerate((self.first, self.second)):
-            if _crops(ops):
-                draws = Draws(seed, epoch, torch.tensor([index]), view)
-                params = ops[0].sample(draws.within(_names(ops)[0]), *image.shape[-2:])
-                crops.append(ops[0].crop(image, params))
+            crop = _crop_of(ops)
+            if crop is None:
+                piece = _fit(image.unsqueeze(0), self.size).squeeze(0).round().to(torch.uint8)
             else:
-                crops.append(_fit(image.unsqueeze(0), self.size).squeeze(0).round().to(torch.uint8))
+                draws = Draws(seed, epoch, torch.tensor([index]), view).within(_names(ops)[0])
+                piece = crop.crop(image, crop.sample(draws, *image.shape[-2:]))
+            crops.append(piece)
         return torch.stack(crops)
 
     def finish(self, crops: Tensor, index: Tensor, *, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
@@ -112,10 +114,10 @@ class Views(BaseModel):
     ) -> Tensor:
         ops: tuple[Op, ...] = (self.first, self.second)[view]
         named = list(zip(_names(ops), ops, strict=True))
-        if _crops(ops):
-            named = named[1:] if cropped else named
-        else:
+        if _crop_of(ops) is None:
             images = _fit(images, self.size)
+        elif cropped:
+            named = named[1:]
         draws = Draws(seed, epoch, index, view)
         height, width = images.shape[-2:]
         steps: list[tuple[Op, Params]] = []
@@ -124,7 +126,7 @@ class Views(BaseModel):
             height, width = (self.size, self.size)
         batch, channels = images.shape[:2]
         out = torch.empty(batch, channels, self.size, self.size, device=images.device)
-        for part in _parts(out):
+        for part in _parts(images, out):
             values = images[part].to(torch.float32).mul_(1 / 255)
             for op, params in steps:
                 values = op.apply(values, {name: value[part] for name, value in params.items()})
@@ -132,24 +134,26 @@ class Views(BaseModel):
         return out
 
 
-def _parts(out: Tensor) -> list[slice]:
+def _parts(images: Tensor, out: Tensor) -> list[slice]:
     # a CPU works on as many images as stay in its cache, an accelerator on all at once
     batch = len(out)
     _keep_freed_memory()
-    parts = -(-out.numel() // _CACHED_VALUES) if out.device.type == "cpu" else 1
+    values = max(images.numel(), out.numel())
+    parts = -(-values // _CACHED_VALUES) if out.device.type == "cpu" else 1
     many = -(-batch // max(1, parts)) or 1
     return [slice(start, start + many) for start in range(0, batch, many)]
 
 
 @cache
 def _keep_freed_memory() -> None:
-    # glibc returns freed megabytes to the system, and each page of the next tensor is then faulted in anew: a fifth
-    # of the time here. It stops once a large block has been freed; this one is never touched, so it costs nothing.
+    # glibc returns freed megabytes to the system, and each page of the next tensor is then faulted in anew: a
+    # fifth of the time here. It stops once a large block has been freed; this one is never touched, so it
+    # costs nothing.
     torch.empty(31 << 18)
 
 
-def _crops(ops: tuple[Op, ...]) -> bool:
-    return bool(ops) and isinstance(ops[0], RandomResizedCrop)
+def _crop_of(ops: tuple[Op, ...]) -> RandomResizedCrop | None:
+    return ops[0] if ops and isinstance(ops[0], RandomResizedCrop) else None
 
 
 def _names(ops: tuple[Op, ...]) -> list[str]:
@@ -165,7 +169,9 @@ def _check(images: Tensor, index: Tensor, dims: int) -> None:
             f"views: images are uint8 {shape} with 1 or 3 channels, got {images.dtype} {tuple(images.shape)}"
         )
     if index.shape != images.shape[:1]:
-        raise UsageError(f"views: index has one number an image, got {tuple(index.shape)} for {len(images)} images")
+        raise UsageError(
+            f"views: index has one number an image, got {tuple(index.shape)} for {len(images)} images"
+        )
 
 
 def evaluation_view(images: Tensor, size: int) -> Tensor:
@@ -190,9 +196,12 @@ def _fit(images: Tensor, size: int) -> Tensor:
     short = min(height, width)
     if short != size:
         goal = min(short, round(size * 256 / 224)) if short > size else size
-        height, width = round(height * goal / short), round(width * goal / short)
-        images = interpolate(images.float(), (height, width), mode="bilinear", align_corners=False, antialias=True)
-    top, left = (height - size) // 2, (width - size) // 2
+        height, width = height * goal // short, width * goal // short
+        images = interpolate(
+            images.float(), (height, width), mode="bilinear", align_corners=False, antialias=True
+        )
+    # rounded as torchvision's Resize and CenterCrop do
+    top, left = round((height - size) / 2), round((width - size) / 2)
     return images[..., top : top + size, left : left + size]
 
 

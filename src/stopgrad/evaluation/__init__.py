@@ -1,0 +1,1 @@
+"""Evaluation: embedding images, measuring vectors, kNN and linear probes."""

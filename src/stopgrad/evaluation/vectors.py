@@ -4,9 +4,7 @@ Shapes: N vectors, D features, K classes.
 """
 
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.errors import UsageError, require
+from stopgrad.files import whole_file
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -83,20 +82,6 @@ def check_suffix(path: Path) -> str:
     if suffix == ".parquet":
         require("pyarrow.parquet", "data")
     return suffix
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name on success: readers see all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_vectors(

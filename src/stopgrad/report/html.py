@@ -6,7 +6,6 @@ The page's Content-Security-Policy allows no request at all, and no script but p
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from stopgrad.errors import require
 from stopgrad.evaluation import neighbours
+from stopgrad.files import whole_file
 from stopgrad.report import figures, sections
 from stopgrad.report.run_files import Evaluation, Row, RunFiles, read_run
 
@@ -35,15 +35,9 @@ def write_report(run: Path) -> Path:
         MissingExtra: if plotly or Pillow is not installed.
     """
     page = render(read_run(run))
-    target, temporary = run / "report.html", run / f".report.{os.getpid()}.tmp"
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    target = run / "report.html"
+    with whole_file(target) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return target
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
 from stopgrad.data.augment.draws import Draws
-from stopgrad.data.augment.op import Params, Range, Sometimes, between, per_image
+from stopgrad.data.augment.op import Params, PositiveRange, Sometimes, between, per_image
 from stopgrad.data.augment.resample import separable
 
 
@@ -25,7 +25,7 @@ class GaussianBlur(Sometimes):
 
     op: Literal["gaussian_blur"] = "gaussian_blur"
     kernel: int = Field(gt=0)
-    sigma: Range = (0.1, 2.0)
+    sigma: PositiveRange = (0.1, 2.0)
 
     @field_validator("kernel")
     @classmethod
@@ -33,13 +33,6 @@ class GaussianBlur(Sometimes):
         if kernel % 2 == 0:
             raise ValueError(f"a kernel has a middle: an odd number of taps, got {kernel}")
         return kernel
-
-    @field_validator("sigma")
-    @classmethod
-    def _positive(cls, sigma: tuple[float, float]) -> tuple[float, float]:
-        if sigma[0] <= 0:
-            raise ValueError(f"a standard deviation is above 0, got {sigma[0]}")
-        return sigma
 
     def parameters(self, draws: Draws, height: int, width: int) -> Params:
         """``sigma``: (B,), pixels."""
@@ -50,11 +43,16 @@ class GaussianBlur(Sometimes):
         height, width = images.shape[-2:]
         taps = self._taps(params["sigma"])
         rows = (taps @ _shifts(self.kernel, height, images.device)).view(-1, height, height)
-        columns = rows if width == height else (taps @ _shifts(self.kernel, width, images.device)).view(-1, width, width)
+        columns = (
+            rows
+            if width == height
+            else (taps @ _shifts(self.kernel, width, images.device)).view(-1, width, width)
+        )
         return separable(images, rows, columns)
 
     def _taps(self, sigma: Tensor) -> Tensor:
-        # (B, K). torchvision's kernel: it spaces the taps 1 / sqrt(2) apart and leaves out the 2 of the Gaussian
+        # (B, K). torchvision's kernel: it spaces the taps 1 / sqrt(2) apart and leaves out the 2 of the
+        # Gaussian
         reach = (self.kernel - 1) / (2 * sqrt(2))
         place = torch.linspace(-reach, reach, self.kernel, device=sigma.device)
         taps = torch.softmax((place / sigma.unsqueeze(1)).square_().neg_(), 1)
@@ -71,7 +69,7 @@ def _shifts(kernel: int, size: int, device: torch.device) -> Tensor:
 
 
 class BoxBlur(Sometimes):
-    """Mix the image with its 3 x 3 mean, the share of the mean uniform in [0, 1]; outside pixels are left out."""
+    """Mix the image with its 3 x 3 mean, which takes a share uniform in [0, 1]; the edge is not padded."""
 
     op: Literal["box_blur"] = "box_blur"
 

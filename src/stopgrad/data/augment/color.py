@@ -33,8 +33,8 @@ def grey(images: Tensor) -> Tensor:
 class ColorJitter(Op):
     """Brightness, contrast, saturation and hue, in an order drawn for each image; torchvision's ColorJitter.
 
-    A factor is uniform in [max(0, 1 - strength), 1 + strength]; hue is shifted by up to +-``hue`` turns. On one
-    channel saturation and hue change nothing. ``p``: the probability that an image is jittered.
+    A factor is uniform in [max(0, 1 - strength), 1 + strength]; hue is shifted by up to +-``hue`` turns. On
+    one channel saturation and hue change nothing. ``p``: the probability that an image is jittered.
     """
 
     op: Literal["color_jitter"] = "color_jitter"
@@ -47,12 +47,14 @@ class ColorJitter(Op):
     def sample(self, draws: Draws, height: int, width: int) -> Params:
         """The parameters of every image.
 
-        ``factors``: (B, 4), brightness, contrast, saturation, hue; ``order``: int64 (B, 4), which of them comes
-        first, second, ...; ``chosen``: bool (B,).
+        ``factors``: (B, 4), brightness, contrast, saturation, hue; ``order``: int64 (B, 4), which of them
+        comes first, second, ...; ``chosen``: bool (B,).
         """
         unit = draws.uniform("factors", (6,))
         strengths = (self.brightness, self.contrast, self.saturation)
-        spans = [(max(0.0, 1.0 - strength), 1.0 + strength) for strength in strengths] + [(-self.hue, self.hue)]
+        spans = [(max(0.0, 1.0 - strength), 1.0 + strength) for strength in strengths] + [
+            (-self.hue, self.hue)
+        ]
         factors = torch.stack([between(unit[:, i], span) for i, span in enumerate(spans)], 1)
         orders = torch.tensor(_ORDERS, device=unit.device)[(unit[:, 4] * len(_ORDERS)).to(torch.int64)]
         return {"factors": factors, "order": orders, "chosen": unit[:, 5] < self.p}
@@ -82,8 +84,9 @@ class ColorJitter(Op):
 
 
 def _blend_weights(factors: Tensor, order: Tensor, channels: int) -> Tensor:
-    # (4 stages, 3, B, 1, 1, 1): the shares of the image, of its grey self and of its mean grey. Brightness blends
-    # with black, contrast with the mean grey, saturation with the grey image; hue and what is not due, with nothing.
+    # (4 stages, 3, B, 1, 1, 1): the shares of the image, of its grey self and of its mean grey. Brightness
+    # blends with black, contrast with the mean grey, saturation with the grey image; hue and what is not due,
+    # with nothing.
     own = factors.gather(1, order)
     contrasts = order == _CONTRAST
     saturates = (order == _SATURATION) & (channels == 3)
@@ -103,13 +106,13 @@ def _blend(images: Tensor, weight: Tensor) -> None:
 
 
 def shift_hue(images: Tensor, turns: Tensor) -> None:
-    """Turn, in place, the hue of colour images (B, 3, H, W) by ``turns`` (B,): torchvision's adjust_hue.
+    """Turn, in place, the hue of images (B, 3, H, W) by ``turns`` (B,): torchvision's adjust_hue.
 
-    With m the smallest channel and D the largest less the smallest, the hue lies 1 + (g + b - r - m) / D sixths of
-    a turn from red, towards green if g > b and towards blue otherwise; where D is zero it does not matter. Back,
-    with h in [0, 6): red is m + D clamp(|h - 3| - 1, 0, 1), green m + D clamp(2 - |h - 2|, 0, 1), blue the same
-    with 4. That is the hexagonal HSV without a branch on which channel is the largest. Results may lie outside
-    [0, 1] by the rounding of float32.
+    With m the smallest channel and D the largest less the smallest, the hue lies 1 + (g + b - r - m) / D
+    sixths of a turn from red, towards green if g > b and towards blue otherwise; where D is zero it does not
+    matter. Back, with h in [0, 6): red is m + D clamp(|h - 3| - 1, 0, 1), green m + D clamp(2 - |h - 2|, 0,
+    1), blue the same with 4. That is the hexagonal HSV without a branch on which channel is the largest.
+    Results may lie outside [0, 1] by the rounding of float32.
     """
     red, green, blue = images.unbind(1)
     smallest = torch.minimum(red, green).clamp_(max=blue)
@@ -121,7 +124,11 @@ def shift_hue(images: Tensor, turns: Tensor) -> None:
     # in turns, and one turn more, so that what frac sees is never negative
     torch.add((turns + 1.0).view(-1, 1, 1), hue, alpha=1 / 6, out=hue).frac_()
     distance = torch.empty_like(hue)
-    for out, base, place, sign in ((red, none, 3 / 6, 6.0), (green, full, 2 / 6, -6.0), (blue, full, 4 / 6, -6.0)):
+    for out, base, place, sign in (
+        (red, none, 3 / 6, 6.0),
+        (green, full, 2 / 6, -6.0),
+        (blue, full, 4 / 6, -6.0),
+    ):
         torch.sub(hue, place, out=distance).abs_().clamp_(1 / 6, 2 / 6)
         torch.addcmul(base, spread, distance, value=sign, out=out)
 

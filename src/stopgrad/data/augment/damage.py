@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from stopgrad.data.augment.draws import Draws, normals
-from stopgrad.data.augment.op import Params, Probability, Range, Sometimes, between, per_image
+from stopgrad.data.augment.op import Params, PositiveRange, Probability, Range, Sometimes, between, per_image
 
 _TRIES = 10
 
@@ -48,11 +48,11 @@ class Erase(Sometimes):
     op: Literal["erase"] = "erase"
     p: Probability = 0.5
     scale: Range = (0.02, 0.33)
-    ratio: Range = (0.3, 3.3)
+    ratio: PositiveRange = (0.3, 3.3)
     fill: Fill = 0.0
 
     def parameters(self, draws: Draws, height: int, width: int) -> Params:
-        """``box``: int64 (B, 4) of top, left, height, width; height and width are 0 where nothing is erased."""
+        """``box``: int64 (B, 4) of top, left, height, width; an empty one where nothing is erased."""
         unit = draws.uniform("box", (2 * _TRIES + 2,))
         area = between(unit[:, :_TRIES], self.scale) * (height * width)
         ratio = between(unit[:, _TRIES : 2 * _TRIES], (log(self.ratio[0]), log(self.ratio[1]))).exp_()

@@ -2,9 +2,9 @@
 
 Legend: B images, n numbers an image.
 
-Every number is a hash of what it is for (counter-based, as Salmon et al. 2011, "Parallel random numbers: as easy
-as 1, 2, 3"), here with the finaliser of SplitMix64 (Steele, Lea, Flood 2014). So the same seed gives the same views
-on any device, in any process and in any batch, and a resumed run has no generator to restore.
+Every number is a hash of what it is for (counter-based, as Salmon et al. 2011, "Parallel random numbers: as
+easy as 1, 2, 3"), here with the finaliser of SplitMix64 (Steele, Lea, Flood 2014). So the same seed gives the
+same views on any device, in any process and in any batch, and a resumed run has no generator to restore.
 """
 
 from functools import lru_cache
@@ -29,9 +29,9 @@ class Draws:
         index: int64 (B,), the number of each image in its dataset.
         view: 0 for the first view, 1 for the second.
 
-    Streams are named, and numbers of two streams are independent. A number does not depend on the other images of
-    the batch. Integers and uniform numbers are equal on every device; normal ones up to the device's own rounding
-    of log, sin and cos.
+    Streams are named, and numbers of two streams are independent. A number does not depend on the other
+    images of the batch. Integers and uniform numbers are equal on every device; normal ones up to the
+    device's own rounding of log, sin and cos.
 
     >>> import torch
     >>> two = Draws(0, epoch=3, index=torch.tensor([7, 9]), view=0)

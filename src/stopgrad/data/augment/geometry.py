@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from stopgrad.data.augment import resample
 from stopgrad.data.augment.draws import Draws
-from stopgrad.data.augment.op import Op, Params, Probability, Range, Sometimes, between
+from stopgrad.data.augment.op import Op, Params, PositiveRange, Probability, Range, Sometimes, between
 
 _TRIES = 10
 
@@ -24,14 +24,14 @@ class RandomResizedCrop(Op):
     Ten tries of an area (a share of the image, uniform in ``scale``) and an aspect ratio (log-uniform in
     ``ratio``); if no rectangle fits, the largest one in the middle with an allowed ratio.
 
-    ``flip`` mirrors the crop left to right with that probability: the same as a HorizontalFlip after it, without
-    a pass over the pixels.
+    ``flip`` mirrors the crop left to right with that probability: the same as a HorizontalFlip after it,
+    without a pass over the pixels.
     """
 
     op: Literal["random_resized_crop"] = "random_resized_crop"
     size: int = Field(gt=0)
     scale: Range = (0.08, 1.0)
-    ratio: Range = (3 / 4, 4 / 3)
+    ratio: PositiveRange = (3 / 4, 4 / 3)
     antialias: bool = True
     flip: Probability = 0.0
 
@@ -58,20 +58,26 @@ class RandomResizedCrop(Op):
 
     def apply(self, images: Tensor, params: Params) -> Tensor:
         """(B, C, H, W) -> (B, C, S, S)."""
-        top, left, tall, wide = params["box"].to(images.device, torch.float32, non_blocking=True).unbind(1)
+        box = params["box"].to(images.device, torch.float32, non_blocking=True)
         flip = params["flip"].to(images.device, non_blocking=True)
+        top, left, tall, wide = box.unbind(1)
         height, width = images.shape[-2:]
-        upright = torch.zeros_like(flip)
-        rows = resample.weights(top, tall, height, self.size, antialias=self.antialias, mirror=upright)
-        columns = resample.weights(left, wide, width, self.size, antialias=self.antialias, mirror=flip)
-        return resample.separable(images, rows, columns)
+        y = resample.centres(top, tall, self.size, torch.zeros_like(flip))
+        x = resample.centres(left, wide, self.size, flip)
+        # with nothing to average, two pixels a row: four times as fast at 224 x 224 as products of matrices
+        if not self.antialias or max(height, width) <= self.size:
+            return resample.bilinear(images, y, x, box)
+        rows = resample.triangles(y, top, tall, height)
+        return resample.separable(images, rows, resample.triangles(x, left, wide, width))
 
     def crop(self, image: Tensor, params: Params) -> Tensor:
-        """One uint8 image (C, H, W) -> uint8 (C, S, S): the first crop of ``params``, rounded as torchvision does."""
+        """One uint8 image (C, H, W) -> uint8 (C, S, S) by the first of ``params``; rounds as torchvision."""
         top, left, height, width = params["box"][0].tolist()
         piece = image[:, top : top + height, left : left + width].unsqueeze(0)
         size = (self.size, self.size)
-        piece = interpolate(piece, size, mode="bilinear", align_corners=False, antialias=self.antialias).squeeze(0)
+        piece = interpolate(
+            piece, size, mode="bilinear", align_corners=False, antialias=self.antialias
+        ).squeeze(0)
         return piece.flip(-1) if bool(params["flip"][0]) else piece
 
     def _fallback(self, height: int, width: int) -> tuple[int, int]:
@@ -121,14 +127,14 @@ class Rotation(Sometimes):
 class Affine(Sometimes):
     """Rotation, zoom, shear and shift in one bilinear resampling; the image's edge is continued outwards.
 
-    The target's pixel x (from the centre) is taken from the source at R(angle) K(shear) x / zoom - shift, with
-    K the map x + shear * y. ``rotation`` in radians; ``zoom`` log-uniform, above 1 enlarges; ``shift`` in shares
-    of the side; ``shear`` a slope. All but ``zoom`` are the largest absolute value.
+    The target's pixel x (from the centre) is taken from the source at R(angle) K(shear) x / zoom - shift,
+    with K the map x + shear * y. ``rotation`` in radians; ``zoom`` log-uniform, above 1 enlarges; ``shift``
+    in shares of the side; ``shear`` a slope. All but ``zoom`` are the largest absolute value.
     """
 
     op: Literal["affine"] = "affine"
     rotation: float = Field(0.0, ge=0)
-    zoom: Range = (1.0, 1.0)
+    zoom: PositiveRange = (1.0, 1.0)
     shift: float = Field(0.0, ge=0)
     shear: float = Field(0.0, ge=0)
 

@@ -24,8 +24,14 @@ def _ordered(span: tuple[float, float]) -> tuple[float, float]:
     return span
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-"""(lowest, highest)."""
+_AtLeastZero = Annotated[float, Field(ge=0)]
+_AboveZero = Annotated[float, Field(gt=0)]
+
+Range = Annotated[tuple[_AtLeastZero, _AtLeastZero], AfterValidator(_ordered)]
+"""(lowest, highest), none below 0."""
+
+PositiveRange = Annotated[tuple[_AboveZero, _AboveZero], AfterValidator(_ordered)]
+"""(lowest, highest), both above 0."""
 
 
 class Op(BaseModel, ABC):

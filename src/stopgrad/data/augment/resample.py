@@ -8,29 +8,49 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 
-def weights(start: Tensor, length: Tensor, source: int, target: int, *, antialias: bool, mirror: Tensor) -> Tensor:
-    """(B, S, source): rows that take ``length`` pixels from ``start`` on to S pixels, bilinearly.
+def centres(start: Tensor, length: Tensor, target: int, mirror: Tensor) -> Tensor:
+    """(B, S): where S pixels of the target lie in a crop of ``length`` pixels from ``start`` on.
 
-    Pixel centres as in torch's ``interpolate(align_corners=False)``. With ``antialias`` the triangle is widened by
-    the factor of reduction. The result is reversed where ``mirror`` (bool (B,)) is set.
+    In pixels of the source, as torch's ``interpolate(align_corners=False)`` places them: the outermost may lie
+    up to half a pixel outside the crop. Reversed where ``mirror`` (bool (B,)) is set.
     """
-    scale = length / target
-    # nothing to average where the source is no larger than the target
-    antialias = antialias and source > target
-    spread = scale.clamp(min=1.0).unsqueeze(1) if antialias else torch.ones_like(scale).unsqueeze(1)
     place = torch.arange(target, device=start.device, dtype=torch.float32) + 0.5
     place = torch.where(mirror.unsqueeze(1), target - place, place)
-    # centre of each target pixel in the source, in pixels from the crop's own start: (B, S)
-    centre = place * scale.unsqueeze(1) - 0.5
-    if not antialias:
-        centre = torch.minimum(centre.clamp_(min=0.0), (length - 1).unsqueeze(1))
-    pixel = torch.arange(source, device=start.device, dtype=torch.float32) - start.unsqueeze(1)
-    outside = (pixel < 0) | (pixel >= length.unsqueeze(1))
+    return place * (length / target).unsqueeze(1) + (start - 0.5).unsqueeze(1)
+
+
+def bilinear(images: Tensor, y: Tensor, x: Tensor, crop: Tensor) -> Tensor:
+    """Images (B, C, H, W) at the rows ``y`` (B, T) and columns ``x`` (B, U) -> (B, C, T, U), within ``crop``.
+
+    ``crop``: (B, 4), top, left, height, width; what lies outside it has the value of its edge.
+    """
+    top, left, tall, wide = crop.unsqueeze(2).unbind(1)
+    height, width = images.shape[-2:]
+    grid = torch.empty(len(images), y.shape[1], x.shape[1], 2, device=images.device)
+    grid[..., 0] = _unit(x.clamp(left, left + wide - 1), width).unsqueeze(1)
+    grid[..., 1] = _unit(y.clamp(top, top + tall - 1), height).unsqueeze(2)
+    return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _unit(place: Tensor, size: int) -> Tensor:
+    # pixels 0 .. size - 1 to -1 .. 1, as grid_sample wants them
+    return place.mul_(2 / max(size - 1, 1)).sub_(1.0)
+
+
+def triangles(centre: Tensor, start: Tensor, length: Tensor, source: int) -> Tensor:
+    """(B, S, source): rows that average the source around ``centre`` (B, S), to reduce without aliasing.
+
+    A triangle as wide as the reduction, cut off at the crop's edges: torch's ``interpolate(antialias=True)``.
+    """
+    spread = (length / centre.shape[1]).clamp(min=1.0).unsqueeze(1)
+    pixel = torch.arange(source, device=start.device, dtype=torch.float32).expand(len(start), -1)
+    first = start.unsqueeze(1)
+    outside = (pixel < first) | (pixel >= first + length.unsqueeze(1))
     # a pixel outside the crop is infinitely far from every centre
     pixel = (pixel / spread).masked_fill_(outside, torch.inf)
     rows = torch.sub((centre / spread).unsqueeze(2), pixel.unsqueeze(1)).abs_()
     rows = torch.sub(torch.ones((), device=rows.device), rows, out=rows).clamp_(min=0.0)
-    return rows.div_(rows.sum(2, keepdim=True)) if antialias else rows
+    return rows.div_(rows.sum(2, keepdim=True))
 
 
 def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -41,7 +61,7 @@ def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def affine(images: Tensor, matrix: Tensor, *, padding: str) -> Tensor:
-    """Sample images (B, C, H, W) at ``matrix`` (B, 2, 3) applied to the target's pixels, measured from the centre.
+    """Sample images (B, C, H, W) at ``matrix`` (B, 2, 3) times the target's pixels, from the centre.
 
     The first row of ``matrix`` gives x, the second y, in pixels. ``padding``: "zeros" or "border".
     """

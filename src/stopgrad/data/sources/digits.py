@@ -40,7 +40,10 @@ def load_digits(settings: DataSettings | None = None) -> Loaded:
         chosen = order[start : start + count]
         start += count
         parts[part] = _make_part(part, originals[chosen], labels[chosen], images, seed=number + 1)
-    return Loaded(parts["train"], parts["val"], parts["test"], classes=tuple("0123456789"))
+    return Loaded(
+        parts["train"], parts["val"], parts["test"], classes=tuple("0123456789"),
+        statistics=((0.0,), (1.0,)),  # images stay in [0, 1]: the encoder's first BN does the rest
+    )  # fmt: skip
 
 
 def _make_part(part: str, originals: Floats, labels: NDArray[np.int64], count: int, seed: int) -> ArrayPart:

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from stopgrad.data.sources.decode import UnreadableImage, check_image, printable
 from stopgrad.data.sources.parts import Skipped
 from stopgrad.data.sources.threads import in_threads
 from stopgrad.errors import UsageError, require
+from stopgrad.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -160,15 +160,6 @@ def _read_cache(root: Path) -> dict[str, _Entry]:
 def _write_cache(root: Path, entries: dict[str, _Entry]) -> None:
     files = {path: [e.size, e.changed, e.height, e.width, e.reason] for path, e in entries.items()}
     try:
-        target = cache_file(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump({"stamp": _stamp(), "files": files}, stream)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_text(cache_file(root), json.dumps({"stamp": _stamp(), "files": files}))
     except (OSError, RuntimeError) as error:
         log.info("the index of %s could not be kept (%s): the next run makes it again", root, error)

@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from stopgrad.frozen import Frozen
 
 
-class DataSettings(BaseModel):
+class DataSettings(Frozen):
     """Names a data set and how it is read.
 
     ``name`` is a row of ``DATASETS`` (``digits``, ``folder``, ``cifar10`` ...) or the path of a folder of
     images. ``dir`` is where the folder or the official archive lies.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "digits"
     dir: Path | None = None
