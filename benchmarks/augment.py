@@ -6,7 +6,8 @@
 Crop, flip, colour jitter (p 0.8), greyscale (p 0.2) at 32 x 32; at 96 x 96 Gaussian blur (p 0.5) too. Every
 contender starts from the same uint8 images in memory and ends with a float32 batch in [0, 1]. torchvision
 runs as people use it in a DataLoader worker, image by image, both on PIL images and on uint8 tensors; what a
-worker then costs (starting, pickling, pinning) is left out, in its favour. kornia runs on the batch.
+worker then costs (starting, pickling, pinning) is left out, in its favour. kornia runs on the batch, with one
+order of the jitter for all its images (ours and torchvision's have one for each).
 
 On a CPU: one thread, timed in seconds of processor time, because neighbours share the machine. On an
 accelerator: wall time, synchronised. All contenders take turns in every round; a ratio is that of one round,

@@ -145,7 +145,14 @@ def test_bad_input_is_refused_in_one_line():
 
 @pytest.mark.parametrize(
     ("shape", "size", "resized"),
-    [((40, 60), 20, 23), ((40, 60), 38, 40), ((13, 10), 20, 20), ((61, 43), 30, 34), ((20, 20), 20, 20)],
+    [
+        ((40, 60), 20, 23),
+        ((60, 40), 20, 23),
+        ((40, 60), 38, 40),
+        ((13, 10), 20, 20),
+        ((61, 43), 30, 34),
+        ((20, 20), 20, 20),
+    ],
 )
 def test_evaluation_view_is_resize_and_centre_crop(shape, size, resized):
     images = pictures(4, 3, *shape)

@@ -1,0 +1,1 @@
+"""Data: sources of images, their augmentation, and the batches made of them."""

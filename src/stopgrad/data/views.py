@@ -266,8 +266,9 @@ def preset(name: str, size: int | None = None) -> Views:
     """The views of a name, at their own size or at ``size`` pixels.
 
     ``digits`` (16): small affine maps, blur, tone, noise and erasing, for the bundled digits. ``simclr-32``:
-    crop, flip, jitter at half strength, greyscale (Chen et al. 2020, appendix B.9, as used for CIFAR).
-    ``simclr-96``: the same with blur. ``byol-224``: the asymmetric pair of Grill et al. 2020, table 6.
+    crop of at least a fifth, flip, jitter at half strength, greyscale: Chen et al. 2020 (SimCLR), appendix
+    B.9, with the crops of Chen and He 2021 (SimSiam), section 4. ``simclr-96``: the same with blur.
+    ``byol-224``: the asymmetric pair of Grill et al. 2020, table 6.
 
     Raises:
         UsageError: for an unknown name.

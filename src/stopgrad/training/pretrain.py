@@ -1,7 +1,6 @@
 """From settings to a finished run: the main job."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,11 @@ from stopgrad.training.build import (
     uses_channels_last,
 )
 from stopgrad.training.checkpoint import load_checkpoint
+from stopgrad.training.distributed import join_batch_norm, launch
 from stopgrad.training.folder import MetricsLog, RunFolder, run_logger
 from stopgrad.training.online import OnlineProbe
 from stopgrad.training.optimizer import build_optimizer
-from stopgrad.training.precision import FABRIC, resolve_device, resolve_precision
+from stopgrad.training.precision import resolve_device, resolve_precision
 from stopgrad.training.progress import Progress
 from stopgrad.training.results import evaluate_run
 from stopgrad.training.settings import RunSettings, read_yaml, validate
@@ -63,7 +63,7 @@ def run(
     settings = settings.but(precision=resolve_precision(settings.precision, resolve_device(settings.device)))
     folder = RunFolder(out)
     checkpoint = _checkpoint_to_resume(folder, settings, resume)
-    fabric = _fabric(settings)
+    fabric = launch(settings)
     session = Session.open(settings, fabric)
     if init_from is not None and checkpoint is None:
         load_weights(session.learner, init_from)
@@ -100,7 +100,8 @@ class Session:
     @classmethod
     def open(cls, settings: RunSettings, fabric: Fabric) -> "Session":
         """Load the data and build everything that the settings name, with weights drawn from the seed."""
-        dataset = load_dataset(settings.data)
+        with fabric.rank_zero_first():  # it may have to download, or to index a folder
+            dataset = load_dataset(settings.data)
         facts = DataFacts.of(dataset)
         learner = build_learner(settings, facts)
         embedder = build_embedder(settings, facts, fabric, learner)
@@ -148,21 +149,32 @@ class Session:
         if self.fabric.is_global_zero:
             untrained = build_learner(self.settings, self.facts).to(self.fabric.device)
             summary = evaluate_run(
-                self.learner, untrained, self.embedder, self.dataset, self.views, self.settings, folder,
+                self._evaluated(), untrained, self.embedder, self.dataset, self.views, self.settings, folder,
                 **training,
             )  # fmt: skip
         self.fabric.barrier()
         return summary
 
+    def _evaluated(self) -> Learner:
+        """The learner for evaluation on one process: no batch normalisation of it waits for the others."""
+        if self.fabric.world_size == 1:
+            return self.learner
+        twin = build_learner(self.settings, self.facts).to(self.fabric.device)
+        twin.load_state_dict(self.learner.state_dict())
+        return twin
+
     def _state(self) -> TrainState:
         fabric, settings = self.fabric, self.settings
         if uses_channels_last(self.learner, fabric.device):
             self.learner.to(memory_format=torch.channels_last)
+        join_batch_norm(self.learner, fabric)
         fabric.to_device(self.learner)
         learner, optimizer = fabric.setup(self.learner, build_optimizer(settings.optimizer, self.learner))
         probe = probe_optimizer = None
         if self.facts.classes is not None:
-            bare = fabric.to_device(OnlineProbe(self.learner.encoder.width, len(self.facts.classes)))
+            bare = OnlineProbe(self.learner.encoder.width, len(self.facts.classes))
+            join_batch_norm(bare, fabric)
+            fabric.to_device(bare)
             adam = torch.optim.AdamW(bare.parameters(), lr=1e-3, weight_decay=0)
             probe, probe_optimizer = fabric.setup(bare, adam)
         return TrainState(learner, optimizer, probe, probe_optimizer, fabric.device)
@@ -176,11 +188,12 @@ class Session:
         classes = len(self.dataset.classes or ())
 
         def evaluate() -> dict[str, Any]:
-            plain, rows = measure_learner(self.learner, self.embedder, val, self.views)
+            learner = self._evaluated()
+            plain, rows = measure_learner(learner, self.embedder, val, self.views)
             row: dict[str, Any] = dict(rows)
             if bank is None or val.labels is None or not torch.isfinite(plain.h).all():
                 return row
-            bank_h = self.embedder.embed_evaluating(self.learner, bank).h
+            bank_h = self.embedder.embed_evaluating(learner, bank).h
             k = min(own.knn_k, len(bank))
             row["knn"] = knn_accuracy(
                 plain.h, val.labels, bank_h, bank.labels, classes, k, own.knn_temperature
@@ -190,20 +203,6 @@ class Session:
             return row
 
         return evaluate
-
-
-def _fabric(settings: RunSettings) -> Fabric:
-    """One process, or the processes that torchrun started."""
-    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
-    fabric = Fabric(
-        accelerator=resolve_device(settings.device),
-        devices=local,
-        num_nodes=world // local,
-        strategy="ddp" if world > 1 else "auto",
-        precision=FABRIC[settings.precision],
-    )
-    fabric.launch()
-    return fabric
 
 
 def _checkpoint_to_resume(folder: RunFolder, settings: RunSettings, resume: bool) -> dict[str, Any] | None:

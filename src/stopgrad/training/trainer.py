@@ -170,6 +170,8 @@ class Trainer:
 
     def _write_step_row(self, nodes: Nodes, lr: float) -> None:
         self._check_finite()
+        if self.metrics is None:
+            return
         z = nodes.z[0]
         row = {
             "kind": "step",
@@ -181,20 +183,18 @@ class Trainer:
             "lr": lr,
             "images_per_second": self.progress.measure_rate(),
         }
-        self._write(row)
+        self.metrics.write(row)
         self.progress.show(row)
 
     def _write_epoch_row(self, epoch: int, loss: float | None) -> None:
+        if self.metrics is None:
+            return
         row = {"kind": "epoch", "step": self.state.step, "epoch": epoch, "loss": loss}
         if epoch % self.settings.evaluation.every == 0 or epoch == self.settings.epochs:
             row |= self.evaluate()
-        self._write(row)
+        self.metrics.write(row)
         self.progress.epoch(row)
         self.progress.skip_time()
-
-    def _write(self, row: dict[str, Any]) -> None:
-        if self.metrics is not None:
-            self.metrics.write(row)
 
     def _check_finite(self) -> None:
         bad = int(self.state.bad_step)

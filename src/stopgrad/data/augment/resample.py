@@ -11,8 +11,8 @@ from torch.nn.functional import grid_sample
 def centres(start: Tensor, length: Tensor, target: int, mirror: Tensor) -> Tensor:
     """(B, S): where S pixels of the target lie in a crop of ``length`` pixels from ``start`` on.
 
-    In pixels of the source, as torch's ``interpolate(align_corners=False)`` places them: the outermost may lie
-    up to half a pixel outside the crop. Reversed where ``mirror`` (bool (B,)) is set.
+    In pixels of the source, as torch's ``interpolate(align_corners=False)`` places them: the outermost may
+    lie up to half a pixel outside the crop. Reversed where ``mirror`` (bool (B,)) is set.
     """
     place = torch.arange(target, device=start.device, dtype=torch.float32) + 0.5
     place = torch.where(mirror.unsqueeze(1), target - place, place)

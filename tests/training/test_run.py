@@ -1,0 +1,189 @@
+"""Whole runs in this process: files, resuming, divergence, accumulation."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from stopgrad.errors import UsageError
+from stopgrad.training import trainer
+from stopgrad.training.build import load_run
+from stopgrad.training.folder import RunFolder
+from stopgrad.training.pretrain import run
+from stopgrad.training.settings import read_yaml, resolve
+from stopgrad.training.state import TrainState
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Leave out the evaluation at the end."""
+    monkeypatch.setattr("stopgrad.training.pretrain.evaluate_run", lambda *a, **k: dict(k))
+
+
+def stop_after(monkeypatch, step):
+    """As if the process died right after this step."""
+    record = TrainState.record
+
+    class Died(BaseException):
+        pass
+
+    def recording(self, loss):
+        if self.step == step:
+            raise Died
+        record(self, loss)
+
+    monkeypatch.setattr(TrainState, "record", recording)
+    return Died
+
+
+def test_all_files_and_keys_of_a_run(tiny, tmp_path):
+    out = tmp_path / "run"
+    summary = run(tiny(method="directpred", evaluation={"control": True}), out, show_progress=False)
+    folder = RunFolder(out)
+    assert json.loads(folder.summary.read_text()).keys() == summary.keys()
+    for key in ("knn", "linear_probe", "linear_probe_raw", "linear_probe_20", "linear_probe_20_raw"):
+        assert 0 <= summary[key] <= 1
+        assert 0 <= summary["untrained"][key] <= 1
+    for key in ("loss", "std", "effective_rank", "alignment", "uniformity", "images_per_second"):
+        assert math.isfinite(summary[key])
+    assert summary["verdict"] == "healthy"
+    rows = list(folder.rows())
+    assert [r["epoch"] for r in rows if r["kind"] == "epoch"] == [0, 1, 2]
+    assert rows[-1]["step"] == 16
+    assert {"z", "p", "z_train", "p_train", "knn", "online_probe"} <= rows[-1].keys()
+    for path in (
+        folder.config,
+        folder.log,
+        folder.checkpoint,
+        folder.evaluation,
+        folder.exported / "encoder.json",
+    ):
+        assert path.stat().st_size > 0
+    assert resolve(read_yaml(folder.config)) == tiny(method="directpred", evaluation={"control": True})
+    loaded = load_run(out)
+    assert loaded.step == 16
+    assert not loaded.learner.training
+
+
+@pytest.mark.parametrize("method", ["directpred", "byol", "simsiam", "supervised"])
+@pytest.mark.parametrize("at", [3, 8, 13])
+def test_a_killed_run_ends_with_the_same_bits(method, at, tiny, tmp_path, monkeypatch, quick, same_state):
+    settings = tiny(method=method, checkpoint_minutes=1e-9)
+    run(settings, tmp_path / "whole", show_progress=False)
+    with monkeypatch.context() as patch:
+        died = stop_after(patch, at)
+        with pytest.raises(died):
+            run(settings, tmp_path / "cut", show_progress=False)
+    run(settings, tmp_path / "cut", resume=True, show_progress=False)
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    same_state(whole.checkpoint, cut.checkpoint)
+
+    def figures(folder):
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in folder.rows()]
+
+    assert figures(whole) == figures(cut)
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path, quick, same_state):
+    run(tiny(), tmp_path / "a", show_progress=False)
+    before = (tmp_path / "a" / "checkpoints" / "last.ckpt").read_bytes()
+    run(tiny(), tmp_path / "a", resume=True, show_progress=False)
+    assert (tmp_path / "a" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_two_runs_do_not_share_a_folder(tiny, tmp_path, quick):
+    run(tiny(), tmp_path, show_progress=False)
+    with pytest.raises(UsageError, match="add --resume"):
+        run(tiny(), tmp_path, show_progress=False)
+    with pytest.raises(UsageError, match=r"optimizer\.lr \(0\.3 then, 0\.1 now\)"):
+        run(tiny(optimizer={"lr": 0.1}), tmp_path, resume=True, show_progress=False)
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(tiny, tmp_path, monkeypatch, quick):
+    step = trainer.Trainer._step
+
+    def poisoned(self, batch):
+        if self.state.step == 10:
+            with torch.no_grad():
+                self.state.bare_learner.encoder.body[0].weight.fill_(math.nan)
+        return step(self, batch)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", poisoned)
+    result = run(tiny(method="byol"), tmp_path, show_progress=False)
+    assert result["diverged_at"] == 11
+    assert math.isnan(result["loss"])
+    log = (tmp_path / "train.log").read_text()
+    assert "not finite at step 11" in log
+    loaded = load_run(tmp_path)
+    assert loaded.step == 8
+    assert all(torch.isfinite(w).all() for w in loaded.learner.parameters())
+
+
+def test_divergence_reaches_the_summary(tiny, tmp_path):
+    summary = run(
+        tiny(method="byol", distance="euclidean", optimizer={"lr": 1e6}), tmp_path, show_progress=False
+    )
+    assert summary["verdict"] == "diverged"
+    assert summary["diverged_at_step"] >= 1
+    assert json.loads((tmp_path / "summary.json").read_text())["loss"] is None
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another(tiny, tmp_path, quick, same_state):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(tiny(seed=seed), tmp_path / name, show_progress=False)
+    paths = [RunFolder(tmp_path / n).checkpoint for n in "abc"]
+    same_state(paths[0], paths[1])
+    with pytest.raises(AssertionError):
+        same_state(paths[0], paths[2])
+
+
+def test_accumulated_parts_give_the_gradient_of_the_batch(tiny, tmp_path, quick):
+    """Without batch normalisation, whose statistics are those of the part, two halves are the whole."""
+    plain = {
+        "method": "byol",
+        "predictor": {"kind": "linear"},
+        "encoder": {"name": "timm/test_vit"},
+        "projector": {"hidden": []},
+        "epochs": 1,
+        "data": {"limit": 64},
+        "view_size": 16,
+        "evaluation": {"every": 9, "images": 8},
+    }
+    weights = []
+    for parts in (1, 2):
+        run(tiny(**plain, accumulate=parts), tmp_path / str(parts), show_progress=False)
+        weights.append(load_run(tmp_path / str(parts)).learner.state_dict())
+    for name, w in weights[0].items():
+        torch.testing.assert_close(w, weights[1][name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_init_from_takes_weights_only(tiny, tmp_path, quick):
+    run(tiny(method="byol"), tmp_path / "a", show_progress=False)
+    run(tiny(method="simsiam", projector={"final_bn": "none"}, optimizer={"lr": 1e-12}), tmp_path / "b",
+        init_from=tmp_path / "a", show_progress=False)  # fmt: skip
+    first, second = (load_run(tmp_path / n).learner for n in "ab")
+    torch.testing.assert_close(first.encoder.body[0].weight, second.encoder.body[0].weight)
+    with pytest.raises(UsageError, match="projector does not fit"):
+        run(tiny(projector={"out": 32}), tmp_path / "c", init_from=tmp_path / "a", show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"precision": "fp16", "device": "cpu"}, "fp16 needs CUDA"),
+        ({"batch_size": 4096}, "batch_size 4096"),
+        ({"encoder": {"name": "convnet-m"}}, "encoder"),
+        ({"data": {"name": "digitz"}}, "did you mean 'digits'"),
+    ],
+)
+def test_bad_input_writes_nothing(changes, words, tiny, tmp_path):
+    with pytest.raises(UsageError, match=words):
+        run(tiny(**changes), tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bfloat16_trains(tiny, tmp_path, quick):
+    result = run(tiny(method="directpred", precision="bf16"), tmp_path, show_progress=False)
+    assert -1 <= result["loss"] < 0
+    assert load_run(tmp_path).learner.predictor.correlation.dtype == torch.float32
