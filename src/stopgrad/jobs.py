@@ -24,7 +24,7 @@ Layer = Literal["h", "z"]
 
 
 def pretrain(
-    data: str | Path | None = None,
+    data: str | Path | Mapping[str, Any] | None = None,
     method: str | None = None,
     out: str | Path | None = None,
     *,
@@ -37,7 +37,7 @@ def pretrain(
     """Pretrain an encoder, evaluate it, export it, and write the report.
 
     Args:
-        data: a data set's name or a folder of images; "digits" by default.
+        data: a data set's name, a folder of images, or all of `DataSettings`; "digits" by default.
         method: a name of the catalogue; "directpred" by default.
         out: run folder; by default a new one in ``runs/``, named after data, method and seed.
         config: YAML file of settings, such as another run's ``config.yaml``; the other arguments go over it.
@@ -55,7 +55,7 @@ def pretrain(
     """
     changes = dict(settings)
     if data is not None:
-        changes = merge(changes, {"data": {"name": str(data)}})
+        changes["data"] = dict(data) if isinstance(data, Mapping) else {"name": str(data)}
     if method is not None:
         changes["method"] = method
     base = _base(config, Path(out) if out is not None and resume else None)

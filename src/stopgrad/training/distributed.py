@@ -1,12 +1,12 @@
 """Several processes as one: the processes that torchrun started, and batch normalisation over all of them."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stopgrad.training.precision import FABRIC, resolve_device
@@ -42,6 +42,26 @@ def join_batch_norm(module: nn.Module, fabric: Fabric) -> nn.Module:
     return JointBatchNorm.of(module) if isinstance(module, _BatchNorm) else module
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over all processes. Every process's loss depends on the sum, so its gradient is summed as well."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum_over_processes(x: Tensor) -> Tensor:
+    return _SumOverProcesses.apply(x)
+
+
 class JointBatchNorm(_BatchNorm):
     """Batch normalisation over the joint batch of all processes, for any device and any number of axes."""
 
@@ -63,9 +83,9 @@ class JointBatchNorm(_BatchNorm):
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         count = x.numel() // x.shape[1] * dist.get_world_size()
-        mean = all_reduce(x.sum(axes)) / count
+        mean = _sum_over_processes(x.sum(axes)) / count
         centred = x - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / count
+        variance = _sum_over_processes(centred.square().sum(axes)) / count
         self._move_running_statistics(mean.detach(), variance.detach() * count / max(count - 1, 1))
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:

@@ -92,7 +92,7 @@ class Trainer:
         with _signals() as asked:
             for epoch in range(self.state.step // per_epoch, self.settings.epochs):
                 self._epoch(epoch, asked)
-                loss = float(self.state.loss_sum) / per_epoch
+                loss = float(self._all(self.state.loss_sum).mean()) / per_epoch
                 self.state.loss_sum.zero_()
                 self._write_epoch_row(epoch + 1, loss)
                 self.save()
@@ -101,6 +101,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint; only ever of a state whose losses were all finite."""
         self._check_finite()
+        self._check_weights()
         content = {
             "settings": self.settings.model_dump(mode="json"),
             "data": list(self.facts),
@@ -197,16 +198,27 @@ class Trainer:
         self.progress.skip_time()
 
     def _check_finite(self) -> None:
-        bad = int(self.state.bad_step)
-        if bad >= 0:
-            raise Diverged(bad, self.saved_step)
+        bad = [int(step) for step in self._all(self.state.bad_step) if step >= 0]
+        if bad:
+            raise Diverged(min(bad), self.saved_step)
+
+    def _check_weights(self) -> None:
+        """A finite loss can have a gradient that is not; no checkpoint of such weights is ever written."""
+        norms = torch._foreach_norm([w.detach() for w in self.state.bare_learner.parameters()])
+        if not torch.isfinite(torch.stack(norms)).all():
+            raise Diverged(self.state.step, self.saved_step)
 
     def _anybody(self, wish: object) -> bool:
         """Whether any rank wishes it: all ranks must save, or stop, at the same step."""
         if self.fabric.world_size == 1:
             return bool(wish)
-        vote = torch.tensor(float(bool(wish)), device=self.fabric.device)
-        return float(torch.as_tensor(self.fabric.all_reduce(vote, reduce_op="sum"))) > 0
+        return bool(self._all(torch.tensor(bool(wish), device=self.fabric.device)).any())
+
+    def _all(self, value: Tensor) -> Tensor:
+        """The scalars that all ranks hold, (world,)."""
+        gathered = self.fabric.all_gather(value)
+        assert isinstance(gathered, Tensor)
+        return gathered.reshape(-1)
 
 
 def _detached(nodes: Nodes) -> Nodes:
