@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stopgrad import diagnostics
 from stopgrad.data.batches import evaluation_batches
-from stopgrad.data.sources import Dataset
+from stopgrad.data.sources import ArrayPart, Dataset
 from stopgrad.data.views import Views
 from stopgrad.evaluation.knn import knn_accuracy
 from stopgrad.evaluation.linear import few_labels, linear_probe
@@ -44,8 +44,7 @@ def evaluate_run(
     diverged_at: int | None,
 ) -> dict[str, Any]:
     """Measure a trained learner on the test part, write all result files, and return the summary."""
-    test = materialise(dataset.test, len(dataset.test), settings.view_size)
-    shown = test.take(torch.arange(min(len(test), settings.evaluation.images)))
+    shown = materialise(dataset.test, settings.evaluation.images, settings.view_size)
     _, nodes = measure_learner(learner, embedder, shown, views)
     verdict, evidence = diagnostics.judge({name: nodes[name] for name in ("z", "p")}, loss)
     z, own = nodes["z"], settings.evaluation
@@ -62,7 +61,7 @@ def evaluate_run(
         "diverged_at_step": diverged_at,
         "evidence": [item._asdict() for item in evidence],
         **nodes,
-        "untrained": probe_features(untrained, embedder, dataset, own) if own.control else None,
+        "untrained": _control(untrained, embedder, dataset, shown, own) if own.control else None,
         "skipped": [{"path": s.path, "reason": s.reason} for s in dataset.skipped],
         "run": str(folder.path),
         "stopgrad": version("stopgrad"),
@@ -84,15 +83,25 @@ def probe_features(
     validation part; ``_20`` ones are fitted with 20 labels a class, ``_raw`` ones without standardising.
     All are None when there are no labels or the features are not finite.
     """
-    fit, val, test = dataset.probe, dataset.val, dataset.test
-    nothing: dict[str, float | None] = dict.fromkeys(PROBES)
-    if fit.labels is None or test.labels is None or dataset.classes is None:
-        return nothing
+    if dataset.probe.labels is None or dataset.test.labels is None:
+        return dict.fromkeys(PROBES)
     with mode(learner, training=False):
-        features = [embedder.embed(learner, part).h for part in (fit, val, test)]
+        features = [embedder.embed(learner, part).h for part in (dataset.probe, dataset.val, dataset.test)]
     if not all(bool(torch.isfinite(h).all()) for h in features):
-        return nothing
-    h_fit, h_val, h_test = features
+        return dict.fromkeys(PROBES)
+    fit, val, test = features
+    return dict(probe_vectors(fit, val, test, dataset, settings))
+
+
+def probe_vectors(
+    h_fit: Tensor, h_val: Tensor, h_test: Tensor, dataset: Dataset, settings: EvaluationSettings
+) -> dict[str, float]:
+    """The figures of `probe_features` for any vectors of the probe, validation and test images.
+
+    Raises:
+        UsageError: without labels, or for vectors that are not finite.
+    """
+    fit, val, test = dataset.probe, dataset.val, dataset.test
     chosen_on = None if val.labels is None else (h_val, val.labels)
     few = few_labels(fit.labels, LABELS_A_CLASS, seed=0)
 
@@ -104,13 +113,25 @@ def probe_features(
     k = min(settings.knn_k, len(fit))
     return {
         "knn": knn_accuracy(
-            h_test, test.labels, h_fit, fit.labels, len(dataset.classes), k, settings.knn_temperature
+            h_test, test.labels, h_fit, fit.labels, len(dataset.classes or ()), k, settings.knn_temperature
         ),
         "linear_probe": linear(everything, True),
         "linear_probe_raw": linear(everything, False),
         "linear_probe_20": linear(few, True),
         "linear_probe_20_raw": linear(few, False),
     }
+
+
+def _control(
+    untrained: Learner, embedder: Embedder, dataset: Dataset, shown: ArrayPart, own: EvaluationSettings
+) -> dict[str, Any]:
+    """What the encoder is worth before training: probes, and the spread of its projections."""
+    z = embedder.embed_evaluating(untrained, shown).z
+    spread = {
+        "std": float(diagnostics.embedding_std(z)),
+        "effective_rank": float(diagnostics.effective_rank(z)),
+    }
+    return {**probe_features(untrained, embedder, dataset, own), **spread}
 
 
 def _save_embedding(folder: RunFolder, learner: Learner, embedder: Embedder, dataset: Dataset) -> None:

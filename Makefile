@@ -1,0 +1,47 @@
+# `make demo` and `make test` set up what they need in .venv and run; nothing else has to be installed
+# but Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+# the environment is reused until the pinned versions or the dependencies change
+LOCK := $(shell cat constraints.txt pyproject.toml | cksum | tr -d ' ')
+READY := .venv/.ready-$(LOCK)
+
+.PHONY: demo test test-slow check format results bench clean
+
+demo: $(READY)
+	$(BIN)/python -m stopgrad.experiments.demo
+
+test: check
+	$(BIN)/pytest
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# docs/results/main-job.md: every method of the main job on five seeds (about an hour on two cores)
+results: $(READY)
+	$(BIN)/python -m stopgrad.experiments.main_job --write
+
+# side by side with lightly, torchvision and kornia, installed here for the purpose
+bench: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/augment.py --write
+	$(BIN)/python benchmarks/train_step.py --write
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (torch and torchvision: some gigabytes, a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	@rm -f .venv/.ready-* && touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .ruff_cache .mypy_cache
