@@ -28,6 +28,7 @@ import json
 import os
 import platform
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +55,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
 from stopgrad.data.batches import Batch, Batches
-from stopgrad.data.sources import ArrayPart, DataSettings, Dataset, load_dataset
+from stopgrad.data.sources import ArrayPart, Dataset, DataSettings, load_dataset
 from stopgrad.data.views import evaluation_view
 from stopgrad.evaluation.knn import knn_accuracy
 from stopgrad.training.build import DataFacts, build_embedder, build_learner
@@ -65,12 +66,15 @@ from stopgrad.training.settings import RunSettings, resolve
 
 RESULTS = Path(__file__).parent / "results"
 TAU = 0.99
-EVALUATED = 2048
 
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: ``block`` steps a turn; ``turns`` of the defaults, ``equal`` of the other contenders."""
+    """One comparison.
+
+    A turn has ``block`` steps; the defaults take ``turns``, the other contenders ``equal``. kNN classifies
+    ``evaluated`` held-out images among as many training images.
+    """
 
     name: str
     title: str
@@ -80,6 +84,7 @@ class Case:
     block: int
     turns: int
     equal: int
+    evaluated: int
     load: Callable[[], Dataset]
     changes: dict[str, Any]
     transform: Callable[[Dataset], MultiViewTransform]
@@ -285,7 +290,7 @@ def measure(case: Case, workers: int) -> dict[str, Any]:
                 )
                 sides[name] = Contender(run, case.turns if name in long else min(case.equal, case.turns))
             take_turns(case, sides)
-            knn = {name: knn_of(sides[name].run.encoder, dataset, case.device) for name in long}
+            knn = {name: knn_of(sides[name].run.encoder, case, dataset) for name in sides if name in long}
         finally:
             for contender in sides.values():
                 contender.run.close()
@@ -297,7 +302,7 @@ def measure(case: Case, workers: int) -> dict[str, Any]:
         "steps": case.block * (case.turns + 1),
         "rates": {name: contender.rates for name, contender in sides.items()},
         "knn": knn,
-        "knn_untrained": knn_of(build_untrained(case, dataset), dataset, case.device),
+        "knn_untrained": knn_of(build_untrained(case, dataset), case, dataset),
         "ratios": {
             label: [a / b for a, b in zip(sides[ours].rates, sides[peer].rates, strict=False)]
             for label, ours, peer in pairs
@@ -342,8 +347,9 @@ def build_untrained(case: Case, dataset: Dataset) -> nn.Module:
 
 
 @torch.no_grad()
-def knn_of(encoder: nn.Module, dataset: Dataset, device: str) -> float:
+def knn_of(encoder: nn.Module, case: Case, dataset: Dataset) -> float:
     """kNN accuracy of the validation images among training images, features in evaluation mode, float32."""
+    device, count = case.device, case.evaluated
     encoder = copy.deepcopy(encoder).to(device).eval()
     mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (dataset.mean, dataset.std))
 
@@ -352,10 +358,11 @@ def knn_of(encoder: nn.Module, dataset: Dataset, device: str) -> float:
         parts = (evaluation_view(part.to(device), size) for part in images.split(256))
         return torch.cat([encoder((part - mean) / std).flatten(1).cpu() for part in parts])
 
-    bank, queries = dataset.probe.images[:EVALUATED], dataset.val.images[:EVALUATED]
+    bank, queries = dataset.probe, dataset.val
     return knn_accuracy(
-        embed(queries), dataset.val.labels[:EVALUATED], embed(bank), dataset.probe.labels[:EVALUATED], 10
-    )
+        embed(queries.images[:count]), queries.labels[:count], embed(bank.images[:count]),
+        bank.labels[:count], classes=10,
+    )  # fmt: skip
 
 
 def shapes(train: int, val: int) -> Dataset:
@@ -449,22 +456,22 @@ SMALL = {"recipe": "digits", "data": {"name": "digits"}, "evaluation": {"every":
 
 def cases(quick: bool) -> dict[str, Case]:
     """The cases; ``quick`` has fewer images, and batches of 32 for the ResNet on the CPU."""
-    images, val = (1024, 256) if quick else (10_000, EVALUATED)
+    images, evaluated = (1024, 128) if quick else (10_000, 2048)
     cifar = Case(
         "cifar", f"CIFAR ResNet-18, {images:,} images of 32x32, batch {32 if quick else 256}", "cpu",
         batch=32 if quick else 256, precisions=("fp32", "bf16"), block=1 if quick else 3,
-        turns=2 if quick else 12, equal=2, load=lambda: shapes(images, val), changes=RESNET,
-        transform=simclr_of_lightly,
+        turns=2 if quick else 12, equal=2, evaluated=evaluated, load=lambda: shapes(images, evaluated),
+        changes=RESNET, transform=simclr_of_lightly,
     )  # fmt: skip
     small = Case(
         "small", "convnet-s, 4,096 digits of 16x16, batch 64", "cpu", batch=64, precisions=("fp32",),
-        block=16 if quick else 64, turns=2 if quick else 9, equal=9, load=digits, changes=SMALL,
+        block=16 if quick else 64, turns=2 if quick else 9, equal=9, evaluated=1024, load=digits, changes=SMALL,
         transform=digits_of_torchvision,
     )  # fmt: skip
     cuda = replace(
         cifar, name="cuda", title="CIFAR ResNet-18 on CUDA, 10,000 images of 32x32, batch 512",
         device="cuda", batch=512, precisions=("bf16",), block=19, turns=2 if quick else 9, equal=9,
-        load=lambda: shapes(10_000, val),
+        load=lambda: shapes(10_000, evaluated),
     )  # fmt: skip
     known = {"cifar": cifar, "small": small}
     return known | ({"cuda": cuda} if torch.cuda.is_available() else {})
@@ -524,6 +531,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=processors(), help="of lightly's DataLoader")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, both sides")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the clean-up: workers may be stopped
     torch.set_num_threads(args.threads)
     known = cases(args.quick)
     given = {key: value for key in ("block", "turns", "equal") if (value := getattr(args, key)) is not None}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stopgrad.errors import UsageError
+from stopgrad.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +25,7 @@ Data = Annotated[str | None, typer.Option("--data", help="Data set's name, or a 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the data set's official archive lies.")
 ]
+DEVICES = ("auto", "cpu", "cuda", "mps")
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 
 
@@ -73,7 +74,7 @@ def pretrain(
 ) -> None:
     """Pretrain an encoder on images, probe it, and write the report."""
     from stopgrad import jobs
-    from stopgrad.training.settings import assignment, merge
+    from stopgrad.training.settings import RunSettings, assignment, merge
 
     flags: dict[str, Any] = {
         "data.name": data,
@@ -97,6 +98,9 @@ def pretrain(
             changes = merge(changes, value)
     for text in sets or []:
         changes = merge(changes, assignment(text))
+    for name in changes:
+        if name not in RunSettings.model_fields:  # such as `out`, an argument of jobs.pretrain
+            raise UsageError(f"{name}: unknown setting{nearest(name, list(RunSettings.model_fields))}")
     summary = jobs.pretrain(
         out=out, config=config, resume=resume, init_from=init_from, show_progress=not quiet, **changes
     )
@@ -114,7 +118,7 @@ def probe(
     """Evaluate a run's encoder: kNN and linear probes on labelled images."""
     from stopgrad import jobs
 
-    result = jobs.probe(run, data, data_dir, device)
+    result = jobs.probe(run, data, data_dir, _choice("--device", device, *DEVICES))
     lines = [f"{name:<22}{_percent(value)}" for name, value in result.items() if isinstance(value, float)]
     _print(result, as_json, lines)
 
@@ -139,7 +143,7 @@ def embed(
 
     result = jobs.embed(
         run, out, data, data_dir, part=_choice("--part", part, "train", "val", "test"),
-        layer=_choice("--layer", layer, "h", "z"), device=device,
+        layer=_choice("--layer", layer, "h", "z"), device=_choice("--device", device, *DEVICES),
     )  # fmt: skip
     lines = [f"{result['images']} vectors of width {result['width']} in {result['out']}"]
     lines += [f"skipped {s['path']}: {s['reason']}" for s in result["skipped"]]
@@ -225,6 +229,10 @@ def main() -> None:
         _fail(error.format_message())
     except UsageError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.filename is None:  # not about a file that the caller named
+            raise
+        _fail(f"{error.filename2 or error.filename}: {error.strerror}")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
     except RuntimeError as error:

@@ -53,6 +53,8 @@ def pretrain(
         UsageError: for bad input; the message is one line.
         Interrupted: when SIGINT or SIGTERM stopped the run; it is saved.
     """
+    if resume and out is None:
+        raise UsageError("--resume: needs --out, the folder of the run to go on with")
     changes = dict(settings)
     if data is not None:
         changes["data"] = dict(data) if isinstance(data, Mapping) else {"name": str(data)}
@@ -181,7 +183,7 @@ def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _new_folder(data: str, method: str, seed: int) -> Path:
-    stem = f"{Path(data).name}-{method}-{seed}"
+    stem = f"{Path(data).resolve().name}-{method}-{seed}"
     names = [stem, *(f"{stem}-{i}" for i in range(2, 10_000))]
     return next(Path("runs") / name for name in names if not (Path("runs") / name).exists())
 

@@ -1,0 +1,151 @@
+"""Imports point downward only, and what must be light is light."""
+
+import ast
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stopgrad
+
+PACKAGE = Path(stopgrad.__file__).parent
+
+# From the bottom up. A unit may import itself and what stands below its row; units of one row may not import
+# each other. A new top-level module or folder needs a place here.
+LAYERS = (
+    ("errors", "frozen", "files", "citations", "diagnostics"),
+    ("parts", "networks", "data"),
+    ("method",),
+    ("catalog", "evaluation", "export"),
+    ("training", "report"),
+    ("jobs",),
+    ("cli", "experiments"),
+    ("__init__", "__main__"),
+)
+# Stricter than the rows
+ONLY: dict[str, set[str]] = {"diagnostics": set(), "__main__": {"cli"}}
+NEVER = {("training", "theory")}
+
+LEVEL = {unit: level for level, row in enumerate(LAYERS) for unit in row}
+UNITS = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+
+
+def imported_units(source: str, module: tuple[str, ...]) -> set[str]:
+    """Top-level units of ours that a module imports, anywhere in it: lazily or for type checkers too.
+
+    ``module`` is its package's path, such as ("stopgrad", "data"), which relative imports start from.
+    """
+    names: set[tuple[str, ...]] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = module[: len(module) - node.level + 1] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            names |= {(*base, alias.name) for alias in node.names}
+    own = [name[1:] for name in names if name[0] == "stopgrad"]
+    return {name[0] if name and name[0] in UNITS | {"theory"} else "__init__" for name in own}
+
+
+def edges() -> list[tuple[str, str, str]]:
+    """(file, its unit, unit that it imports)."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE)
+        unit = inside.parts[0].removesuffix(".py")
+        module = ("stopgrad", *inside.parent.parts)
+        found += [(str(inside), unit, other) for other in imported_units(path.read_text(), module)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "expected"),
+    [
+        ("import stopgrad.data.views", (), {"data"}),
+        ("from stopgrad.jobs import embed", (), {"jobs"}),
+        ("from stopgrad import diagnostics, jobs", (), {"diagnostics", "jobs"}),
+        ("from stopgrad import pretrain", (), {"__init__"}),
+        ("import stopgrad", (), {"__init__"}),
+        ("def f():\n    from stopgrad.cli import app", (), {"cli"}),
+        ("from . import views", ("stopgrad", "data"), {"data"}),
+        ("from ..method import Method", ("stopgrad", "data"), {"method"}),
+        ("from ...errors import require", ("stopgrad", "data", "sources"), {"errors"}),
+        ("import torch\nfrom stopgraded import jobs", (), set()),
+    ],
+)
+def test_the_reader_of_imports(source, module, expected):
+    assert imported_units(source, module) == expected
+
+
+def test_every_unit_has_a_layer():
+    assert set(LEVEL) == UNITS
+
+
+def test_imports_point_downward():
+    found = edges()
+    assert len(found) > 50
+    wrong = [
+        f"{file} imports {other}"
+        for file, unit, other in found
+        if other != unit
+        and (
+            LEVEL.get(other, 0) >= LEVEL[unit]
+            or other not in ONLY.get(unit, {other})
+            or (unit, other) in NEVER
+        )
+    ]
+    assert not wrong
+
+
+def python(script: str) -> str:
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "import stopgrad",
+        "import stopgrad; stopgrad.__version__, dir(stopgrad)",
+        "import contextlib, io, stopgrad.cli; sys.argv = ['stopgrad', '--help']\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "    stopgrad.cli.main()\n"
+        "assert 'pretrain' in out.getvalue()",
+        "import stopgrad.citations, stopgrad.files",
+    ],
+)
+def test_what_is_light_imports_nothing_heavy(action):
+    heavy = ("torch", "numpy", "pydantic", "scipy", "sklearn", "yaml", "lightning_fabric")
+    loaded = python(f"import sys\n{action}\nprint(sorted(set(sys.modules) & set({heavy!r})))")
+    assert loaded == "[]"
+
+
+def test_help_is_quick():
+    """Processor time, which other work on the machine does not stretch; the best of three."""
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run = subprocess.run([sys.executable, "-m", "stopgrad", "--help"], capture_output=True, check=True)
+        assert b"pretrain" in run.stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_diagnostics_need_torch_alone():
+    loaded = python(
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "from stopgrad import diagnostics\n"
+        "z = torch.randn(16, 4)\n"
+        "diagnostics.embedding_std(z), diagnostics.effective_rank(z), diagnostics.spectrum(z, 4)\n"
+        "new = {name for name in set(sys.modules) - before if not name.startswith('torch.')}\n"
+        "print(sorted(n for n in new if n.partition('.')[0] not in sys.stdlib_module_names))"
+    )
+    names = ast.literal_eval(loaded)
+    assert "stopgrad.diagnostics" in names
+    assert [n for n in names if n != "stopgrad" and not n.startswith("stopgrad.diagnostics")] == []
