@@ -465,8 +465,8 @@ def cases(quick: bool) -> dict[str, Case]:
     )  # fmt: skip
     small = Case(
         "small", "convnet-s, 4,096 digits of 16x16, batch 64", "cpu", batch=64, precisions=("fp32",),
-        block=16 if quick else 64, turns=2 if quick else 9, equal=9, evaluated=1024, load=digits, changes=SMALL,
-        transform=digits_of_torchvision,
+        block=16 if quick else 64, turns=2 if quick else 9, equal=9, evaluated=1024, load=digits,
+        changes=SMALL, transform=digits_of_torchvision,
     )  # fmt: skip
     cuda = replace(
         cifar, name="cuda", title="CIFAR ResNet-18 on CUDA, 10,000 images of 32x32, batch 512",

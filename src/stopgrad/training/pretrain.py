@@ -175,7 +175,8 @@ class Session:
             bare = OnlineProbe(self.learner.encoder.width, len(self.facts.classes))
             join_batch_norm(bare, fabric)
             fabric.to_device(bare)
-            adam = torch.optim.AdamW(bare.parameters(), lr=1e-3, weight_decay=0)
+            fused = fabric.device.type in ("cpu", "cuda")
+            adam = torch.optim.AdamW(bare.parameters(), lr=1e-3, weight_decay=0, fused=fused)
             probe, probe_optimizer = fabric.setup(bare, adam)
         return TrainState(learner, optimizer, probe, probe_optimizer, fabric.device)
 
