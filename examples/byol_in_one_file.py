@@ -107,7 +107,9 @@ def train(model: Byol, views: Iterable[tuple[Tensor, Tensor]], steps: int, warmu
 # ---- the rest is only for running this file: data, views, and a look at what was learned
 
 
-def jitter(images: Tensor, angle: float = 0.35, zoom: float = 0.2, shift: float = 0.15, light: float = 0.3) -> Tensor:
+def jitter(
+    images: Tensor, angle: float = 0.35, zoom: float = 0.2, shift: float = 0.15, light: float = 0.3
+) -> Tensor:
     """Turn, scale, move each image (B, 1, S, S) at random, change its contrast, and add noise."""
     count = len(images)
 
@@ -174,9 +176,7 @@ def main(epochs: int = 60, batch_size: int = 64) -> None:
     views = batches(data[0], epochs, batch_size)
     losses = train(model, views, epochs * per_epoch, warmup=2 * per_epoch)
     loss = sum(losses[-per_epoch:]) / per_epoch
-    print(
-        f"loss {loss:+.3f}      std {spread(model, data[2]):.2f}  kNN {knn_accuracy(model, *data):.3f}"
-    )
+    print(f"loss {loss:+.3f}      std {spread(model, data[2]):.2f}  kNN {knn_accuracy(model, *data):.3f}")
 
 
 if __name__ == "__main__":

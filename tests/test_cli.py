@@ -257,7 +257,6 @@ def test_fail_on_collapse_in_earnest(stopgrad, tmp_path, unreported):
     healthy = stopgrad("pretrain", *options, "--method", "simsiam", "--out", tmp_path / "b")
     assert healthy.json["verdict"] == "healthy"
     assert healthy.status == 0
-    print([{k: r.json[k] for k in ("std", "effective_rank")} for r in (collapsed, healthy)])
 
 
 def test_a_run_is_reported_in_words(stopgrad, tmp_path, unreported):

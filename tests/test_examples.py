@@ -101,7 +101,7 @@ def test_same_losses_as_the_catalogue(example, model, learner, settings):
 def test_it_runs_and_imports_nothing_of_ours(example, capsys):
     assert "import stopgrad" not in (EXAMPLES / "byol_in_one_file.py").read_text()
     assert "from stopgrad" not in (EXAMPLES / "byol_in_one_file.py").read_text()
-    example.main(epochs=3, batch_size=256)
+    example.main(epochs=3, batch_size=512)
     printed = capsys.readouterr().out.split()
     assert {"untrained", "loss", "std", "kNN"} <= set(printed)
     assert 0.3 < float(printed[-1]) <= 1

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 
 import pytest
 import torch
@@ -85,11 +86,60 @@ def test_a_killed_run_ends_with_the_same_bits(method, at, tiny, tmp_path, monkey
     assert figures(whole) == figures(cut)
 
 
-def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path, quick, same_state):
-    run(tiny(), tmp_path / "a", show_progress=False)
+@pytest.mark.parametrize("minutes", [1e-9, 10.0])
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_death_between_an_epochs_last_step_and_its_row(
+    epoch, minutes, tiny, tmp_path, monkeypatch, quick, same_state
+):
+    settings = tiny(method="byol", checkpoint_minutes=minutes)
+    whole = run(settings, tmp_path / "whole", show_progress=False)
+    write = trainer.Trainer._write_epoch_row
+
+    def dying(self, number, loss):
+        if number == epoch:
+            raise KeyboardInterrupt
+        write(self, number, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_write_epoch_row", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, tmp_path / "cut", show_progress=False)
+    cut = run(settings, tmp_path / "cut", resume=True, show_progress=False)
+    assert cut["loss"] == whole["loss"]
+    folders = [RunFolder(tmp_path / name) for name in ("whole", "cut")]
+    same_state(*(folder.checkpoint for folder in folders))
+    whole_rows, cut_rows = ([(r["kind"], r["step"]) for r in folder.rows()] for folder in folders)
+    assert whole_rows == cut_rows
+
+
+@pytest.mark.parametrize("step", [3, 8, 16])
+def test_a_signal_stops_with_a_checkpoint_of_that_step(step, tiny, tmp_path, monkeypatch, quick, same_state):
+    """8 and 16 are the last steps of their epochs."""
+    settings = tiny(method="directpred")
+    run(settings, tmp_path / "whole", show_progress=False)
+    record = TrainState.record
+
+    def interrupting(self, loss):
+        record(self, loss)
+        if self.step + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainState, "record", interrupting)
+        with pytest.raises(trainer.Interrupted) as stopped:
+            run(settings, tmp_path / "cut", show_progress=False)
+    assert stopped.value.signal_number == signal.SIGTERM
+    assert load_run(tmp_path / "cut").step == step
+    run(settings, tmp_path / "cut", resume=True, show_progress=False)
+    same_state(*(RunFolder(tmp_path / name).checkpoint for name in ("whole", "cut")))
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path, quick):
+    first = run(tiny(), tmp_path / "a", show_progress=False)
     before = (tmp_path / "a" / "checkpoints" / "last.ckpt").read_bytes()
-    run(tiny(), tmp_path / "a", resume=True, show_progress=False)
+    second = run(tiny(), tmp_path / "a", resume=True, show_progress=False)
     assert (tmp_path / "a" / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert second["loss"] == first["loss"]
 
 
 def test_two_runs_do_not_share_a_folder(tiny, tmp_path, quick):

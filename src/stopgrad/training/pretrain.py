@@ -80,9 +80,7 @@ def run(
         trainer.batches.close()
         if trainer.metrics is not None:
             trainer.metrics.close()
-    return session.finish(
-        folder, loss=loss, images_per_second=trainer.images_per_second, diverged_at=diverged_at
-    )
+    return session.finish(folder, loss=loss, diverged_at=diverged_at)
 
 
 @dataclass
@@ -122,7 +120,7 @@ class Session:
             folder.path.mkdir(parents=True, exist_ok=True)
             write_text(folder.config, settings.to_yaml())
             run_logger(folder)
-            metrics = MetricsLog(folder, state.step)
+            metrics = MetricsLog(folder, state.step if checkpoint is not None else -1)
         show = show_progress and fabric.is_global_zero
         progress = Progress(settings.epochs * len(batches), done=state.step, visible=show)
         return Trainer(

@@ -3,6 +3,7 @@
 Everything is chosen on training and validation images; the test part is read once, here.
 """
 
+import statistics
 from importlib.metadata import version
 from typing import Any
 
@@ -40,7 +41,6 @@ def evaluate_run(
     folder: RunFolder,
     *,
     loss: float,
-    images_per_second: float,
     diverged_at: int | None,
 ) -> dict[str, Any]:
     """Measure a trained learner on the test part, write all result files, and return the summary."""
@@ -53,7 +53,7 @@ def evaluate_run(
         "data": settings.data.name,
         "seed": settings.seed,
         "epochs": settings.epochs,
-        "images_per_second": images_per_second,
+        "images_per_second": _throughput(folder),
         "loss": loss,
         **{name: z[name] for name in ("std", "effective_rank", "alignment", "uniformity")},
         **probe_features(learner, embedder, dataset, own),
@@ -72,6 +72,12 @@ def evaluate_run(
         info = {"mean": dataset.mean, "std": dataset.std, "method": settings.method}
         export_encoder(learner.encoder, folder.exported, "safetensors", info)
     return summary
+
+
+def _throughput(folder: RunFolder) -> float:
+    """Median of the run's step rows in images per second, over all its processes; 0 when there is none."""
+    rates = [row["images_per_second"] for row in folder.rows() if row["kind"] == "step"]
+    return statistics.median(rates) if rates else 0.0
 
 
 def probe_features(

@@ -1,5 +1,6 @@
 """What training changes: weights, optimiser, probe, counters. Saved and restored as one."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,9 @@ class TrainState:
     The order of the data, the views and the schedules need no state: they are functions of the seed and of
     ``step``, the number of optimiser steps that are done.
 
-    ``learner`` and ``probe`` are the modules as Fabric wrapped them. ``loss_sum`` adds up the losses of the
-    epoch; ``bad_step`` is the first step whose loss was not finite, or -1. Both stay on the device, so
-    that no step waits for it.
+    ``learner`` and ``probe`` are the modules as Fabric wrapped them. ``epoch_loss`` is the mean loss of the
+    last whole epoch; ``loss_sum`` adds up the losses of this one; ``bad_step`` is the first step whose loss
+    was not finite, or -1. The last two stay on the device, so that no step waits for it.
     """
 
     learner: _FabricModule
@@ -29,6 +30,7 @@ class TrainState:
     probe_optimizer: torch.optim.Optimizer | None
     device: torch.device
     step: int = 0
+    epoch_loss: float = math.nan
     loss_sum: Tensor = field(init=False)
     bad_step: Tensor = field(init=False)
 
@@ -63,6 +65,7 @@ class TrainState:
         probe = self.bare_probe
         return {
             "step": self.step,
+            "epoch_loss": self.epoch_loss,
             "loss_sum": self.loss_sum,
             "learner": self.bare_learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -74,6 +77,7 @@ class TrainState:
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         self.step = int(content["step"])
+        self.epoch_loss = float(content["epoch_loss"])
         self.loss_sum.copy_(content["loss_sum"])
         self.bare_learner.load_state_dict(content["learner"])
         self.optimizer.load_state_dict(content["optimizer"])

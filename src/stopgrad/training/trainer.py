@@ -1,14 +1,13 @@
 """The training loop: plain, on Lightning Fabric, resumable at any step."""
 
 import logging
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -65,18 +64,11 @@ class Trainer:
     metrics: MetricsLog | None
     progress: Progress
     saved_step: int = 0
-    images: int = 0
-    seconds: float = 0.0
 
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.settings.epochs * len(self.batches)
-
-    @property
-    def images_per_second(self) -> float:
-        """Over the epochs that this process finished, without evaluation; 0 if there was none."""
-        return self.images / self.seconds if self.seconds else 0.0
 
     def fit(self) -> float:
         """Train from the state's step to the end; returns the mean loss of the last epoch.
@@ -85,18 +77,20 @@ class Trainer:
             Diverged: when the loss is not finite; the last good checkpoint is kept.
             Interrupted: after SIGINT or SIGTERM, once a checkpoint is written.
         """
-        loss = math.nan
         per_epoch = len(self.batches)
         if self.state.step == 0:
             self._write_epoch_row(0, loss=None)
         with _signals() as asked:
             for epoch in range(self.state.step // per_epoch, self.settings.epochs):
                 self._epoch(epoch, asked)
-                loss = float(self._all(self.state.loss_sum).mean()) / per_epoch
+                self._check_finite()
+                self.state.epoch_loss = float(self._all(self.state.loss_sum).mean()) / per_epoch
                 self.state.loss_sum.zero_()
-                self._write_epoch_row(epoch + 1, loss)
+                self._write_epoch_row(epoch + 1, self.state.epoch_loss)
                 self.save()
-        return loss
+                if self._anybody(asked):
+                    self._stop(asked)
+        return self.state.epoch_loss
 
     def save(self) -> None:
         """Write the checkpoint; only ever of a state whose losses were all finite."""
@@ -114,21 +108,26 @@ class Trainer:
 
     def _epoch(self, epoch: int, asked: list[int]) -> None:
         start = self.state.step - epoch * len(self.batches)
-        saved_at = began = time.perf_counter()
+        saved_at = time.perf_counter()
         self.state.learner.train()
         for batch in self.batches.epoch(epoch, start):
             nodes, lr = self._step(batch)
-            if self.state.step % LOG_EVERY == 0:
+            last = self.state.step % len(self.batches) == 0
+            if last or self.state.step % LOG_EVERY == 0:
                 self._write_step_row(nodes, lr)
-            if self._anybody(asked):
-                self.save()
-                raise Interrupted(asked[0] if asked else signal.SIGTERM, self.state.step)
-            if self._anybody(time.perf_counter() - saved_at > 60 * self.settings.checkpoint_minutes):
+            # several processes ask each other only now and then, for every question is a message; what the
+            # last step of an epoch leaves is saved with the epoch's own row
+            if last or (self.fabric.world_size > 1 and self.state.step % LOG_EVERY):
+                continue
+            due = time.perf_counter() - saved_at > 60 * self.settings.checkpoint_minutes
+            if self._anybody(asked or due):
                 self.save()
                 saved_at = time.perf_counter()
-        self.images += (len(self.batches) - start) * self.settings.batch_size
-        self._check_finite()
-        self.seconds += time.perf_counter() - began
+                if self._anybody(asked):
+                    self._stop(asked)
+
+    def _stop(self, asked: list[int]) -> NoReturn:
+        raise Interrupted(asked[0] if asked else signal.SIGTERM, self.state.step)
 
     def _step(self, batch: Batch) -> tuple[Nodes, float]:
         """One optimiser step over all accumulated parts of a batch."""
