@@ -107,19 +107,17 @@ def train(model: Byol, views: Iterable[tuple[Tensor, Tensor]], steps: int, warmu
 # ---- the rest is only for running this file: data, views, and a look at what was learned
 
 
-def jitter(
-    images: Tensor, angle: float = 0.35, zoom: float = 0.2, shift: float = 0.15, light: float = 0.3
-) -> Tensor:
-    """Turn, scale, move each image (B, 1, S, S) at random, change its contrast, and add noise."""
+def jitter(images: Tensor, light: float = 0.5) -> Tensor:
+    """Turn, scale, move each image (B, 1, S, S) at random, change contrast and brightness, add noise."""
     count = len(images)
 
     def uniform(limit: float) -> Tensor:
         return (2 * torch.rand(count) - 1) * limit
 
-    turn, scale = uniform(angle), torch.exp(uniform(zoom))
+    turn, scale = uniform(0.35), torch.exp(uniform(0.2))
     rows = (
-        torch.stack([scale * turn.cos(), -scale * turn.sin(), uniform(2 * shift)], dim=1),
-        torch.stack([scale * turn.sin(), scale * turn.cos(), uniform(2 * shift)], dim=1),
+        torch.stack([scale * turn.cos(), -scale * turn.sin(), uniform(0.3)], dim=1),
+        torch.stack([scale * turn.sin(), scale * turn.cos(), uniform(0.3)], dim=1),
     )
     grid = F.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -129,7 +127,7 @@ def jitter(
 
 
 def digits(poses: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Handwritten digits at random poses: training images, their labels, test images, theirs."""
+    """Handwritten digits at random poses and in random light: training images, labels, and those of test."""
     from sklearn.datasets import load_digits
 
     pixels, numbers = load_digits(return_X_y=True)
@@ -138,7 +136,7 @@ def digits(poses: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     order = torch.randperm(len(images))
     test, train = order[:500], order[500:].repeat(poses)
     labels = torch.tensor(numbers)
-    return jitter(images[train], light=0), labels[train], jitter(images[test], light=0), labels[test]
+    return jitter(images[train], light=0.3), labels[train], jitter(images[test], light=0.3), labels[test]
 
 
 def batches(images: Tensor, epochs: int, size: int) -> Iterable[tuple[Tensor, Tensor]]:
@@ -166,7 +164,7 @@ def spread(model: Byol, images: Tensor) -> float:
     return float(z.std(dim=0).mean() * z.shape[1] ** 0.5)
 
 
-def main(epochs: int = 60, batch_size: int = 64) -> None:
+def main(epochs: int = 25, batch_size: int = 64) -> None:
     """Train on the digits and print how it went, beside the untrained network."""
     torch.manual_seed(0)
     data = digits()

@@ -1,4 +1,4 @@
-"""The main job on pictures as they lie about: unlabelled, of many formats, some damaged; stopped and killed."""
+"""The main job on pictures as they lie about: unlabelled, of many formats, some damaged; and killed."""
 
 import json
 import os

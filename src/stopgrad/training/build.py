@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -14,8 +14,9 @@ from stopgrad.evaluation.measures import Embedder
 from stopgrad.method import Learner, Supervised
 from stopgrad.networks.encoders import build_encoder
 from stopgrad.training.checkpoint import load_checkpoint
+from stopgrad.training.distributed import make_fabric
 from stopgrad.training.folder import RunFolder
-from stopgrad.training.precision import FABRIC, resolve_device
+from stopgrad.training.precision import resolve_device
 from stopgrad.training.settings import RunSettings, validate
 
 
@@ -119,14 +120,8 @@ def load_run(path: Path, device: str = "auto") -> LoadedRun:
     facts = DataFacts(channels, tuple(mean), tuple(std), None if classes is None else tuple(classes))
     learner = build_learner(settings, facts)
     learner.load_state_dict(content["learner"])
-    fabric = Fabric(accelerator=resolve_device(device), devices=1, precision=_precision(settings, device))
+    half_unscaled = settings.precision == "fp16" and resolve_device(device) != "cuda"
+    fabric = make_fabric(device, "fp32" if half_unscaled else settings.precision, devices=1)
     fabric.to_device(learner.eval())
     embedder = build_embedder(settings, facts, fabric, learner)
     return LoadedRun(folder, settings, facts, learner, embedder, int(content["step"]))
-
-
-def _precision(settings: RunSettings, device: str) -> Any:
-    """The run's own precision, except half precision that this device cannot scale."""
-    if settings.precision == "fp16" and resolve_device(device) != "cuda":
-        return FABRIC["fp32"]
-    return FABRIC[settings.precision]

@@ -1,5 +1,6 @@
 """Several processes as one: the processes that torchrun started, and batch normalisation over all of them."""
 
+import logging
 import os
 from typing import Any
 
@@ -16,15 +17,19 @@ from stopgrad.training.settings import RunSettings
 def launch(settings: RunSettings) -> Fabric:
     """Fabric for this process: alone, or one of those that torchrun started."""
     local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
-    fabric = Fabric(
-        accelerator=resolve_device(settings.device),
-        devices=local,
-        num_nodes=world // local,
-        strategy="ddp" if world > 1 else "auto",
-        precision=FABRIC[settings.precision],
+    strategy = "ddp" if world > 1 else "auto"
+    fabric = make_fabric(
+        settings.device, settings.precision, devices=local, num_nodes=world // local, strategy=strategy
     )
     fabric.launch()
     return fabric
+
+
+def make_fabric(device: str, precision: str, **processes: Any) -> Fabric:
+    """Fabric on a device by name, in "fp32", "bf16" or "fp16"."""
+    # it announces its precision on stderr, where a mistake is to be one line alone
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    return Fabric(accelerator=resolve_device(device), precision=FABRIC[precision], **processes)
 
 
 def join_batch_norm(module: nn.Module, fabric: Fabric) -> nn.Module:
