@@ -91,6 +91,11 @@ BAD = {
     "flag without value": (["pretrain", "--epochs"], ["--epochs"]),
     "ill-typed flag": (["pretrain", "--epochs", "ten"], ["--epochs", "integer"]),
     "ill-typed setting": (["pretrain", "--set", "epochs=ten"], ["epochs", "'ten'", "integer"]),
+    "part without value": (["pretrain", "--set", "target=null"], ["target", "directpred", "null"]),
+    "setting in a list": (
+        ["pretrain", "--set", "views={first: [], second: [], size: s}"],
+        ["views.size", "'x'"],
+    ),
     "value out of range": (["pretrain", "--lr", "-1"], ["optimizer.lr", "greater than 0"]),
     "unknown setting": (["pretrain", "--set", "predictr.eps=1"], ["predictr", "did you mean 'predictor'"]),
     "unknown nested setting": (

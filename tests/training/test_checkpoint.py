@@ -49,8 +49,13 @@ def test_damaged_missing_and_foreign_files(tmp_path):
 def test_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "last.ckpt"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="disk"), whole_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("disk")
+
+    def write():
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        write()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]

@@ -13,10 +13,24 @@ import torch
 
 from stopgrad.training.folder import RunFolder
 
-SMALL = (
-    "--data digits --recipe digits-smoke --epochs 1 --device cpu "
-    "--set data.limit=256 --set evaluation.control=false --set evaluation.images=64 --set evaluation.every=9"
-).split()
+SMALL = [
+    "--data",
+    "digits",
+    "--recipe",
+    "digits-smoke",
+    "--epochs",
+    "1",
+    "--device",
+    "cpu",
+    "--set",
+    "data.limit=256",
+    "--set",
+    "evaluation.control=false",
+    "--set",
+    "evaluation.images=64",
+    "--set",
+    "evaluation.every=9",
+]
 PRETRAIN = [sys.executable, "-m", "stopgrad", "pretrain", "--quiet"]
 ALONE = [*PRETRAIN, *SMALL]
 TWO = [

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -54,7 +55,7 @@ class LinearEncoder(nn.Linear):
 
 @pytest.mark.parametrize("decay", ["theory", "group"])
 def test_balance_of_theorem_1_holds_in_the_theorys_convention_only(decay):
-    """W W^T - W_p^T W_p / alpha_p = e^{-2 eta t} C for the gradient flow; SGD with a small step follows it."""
+    """W W^T - W_p^T W_p / alpha_p = e^{-2 eta t} C of the gradient flow, which SGD follows at a small step."""
     torch.manual_seed(0)
     alpha_p, eta, lr, steps = 3.0, 0.2, 1e-3, 1000
     pairs = (Pair(query="p1", key="t2", weight=1),)
@@ -91,7 +92,7 @@ def test_schedule_warms_up_linearly_and_ends_at_its_final_share():
     assert factors[20] == 1
     assert factors[60] == pytest.approx(0.1 + 0.9 * 0.5)
     assert schedule.factor(100, 100, 10) == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(factors[20:], factors[21:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors[20:]))
     assert ScheduleSettings(name="constant").factor(50, 100, 10) == 1
 
 

@@ -81,6 +81,8 @@ class RunSettings(Frozen):
             given = [axis for axis, part in parts.items() if part is not None]
             if given:
                 raise ValueError(f"{given[0]}: method 'supervised' has no {given[0]}, remove it")
+        elif missing := [axis for axis, part in parts.items() if part is None]:
+            raise ValueError(f"{missing[0]}: method '{self.method}' needs a {missing[0]}, it cannot be null")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate: {self.accumulate} does not divide batch_size {self.batch_size}")
         if self.schedule.warmup_epochs > self.epochs:
@@ -199,7 +201,9 @@ def assignment(text: str) -> dict[str, Any]:
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault of a validation in one line: path, what is wrong, what is allowed or nearest."""
-    first = error.errors()[0]
+    # a name or a mapping was expected: of a mapping, only what is wrong inside it is of interest
+    faults = [e for e in error.errors() if e["type"] != "string_type" or not isinstance(e["input"], Mapping)]
+    first = (faults or error.errors())[0]
     path = _path(first["loc"], model)
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
@@ -251,8 +255,10 @@ def _walk(
     steps: list[tuple[str | int, list[type[BaseModel]]]] = []
     here = [model]
     for step in location:
+        if isinstance(step, str) and "[" in step:
+            continue  # pydantic's name for a model with a validator of its own, inside a union
         tagged = [m for m in here if step in (_tag(m), m.__name__)]
-        if tagged and len(here) > 1:
+        if tagged and not any(step in m.model_fields for m in here):
             here = tagged
             if steps:
                 steps[-1] = (steps[-1][0], here)
