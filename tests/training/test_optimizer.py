@@ -55,7 +55,7 @@ class LinearEncoder(nn.Linear):
 
 @pytest.mark.parametrize("decay", ["theory", "group"])
 def test_balance_of_theorem_1_holds_in_the_theorys_convention_only(decay):
-    """W W^T - W_p^T W_p / alpha_p = e^{-2 eta t} C of the gradient flow, which SGD follows at a small step."""
+    """W W^T - W_p^T W_p / alpha_p = e^{-2 eta t} C of the flow, which SGD follows at a small step."""
     torch.manual_seed(0)
     alpha_p, eta, lr, steps = 3.0, 0.2, 1e-3, 1000
     pairs = (Pair(query="p1", key="t2", weight=1),)
