@@ -11,11 +11,12 @@ READY := .venv/.ready-$(LOCK)
 demo: $(READY)
 	$(BIN)/python -m stopgrad.experiments.demo
 
+# a process a core, a thread a process
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 check: $(READY)
 	$(BIN)/ruff format --check
