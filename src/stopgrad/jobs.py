@@ -86,13 +86,7 @@ def probe(
         UsageError: when there is no run, no such data, or no labels.
     """
     loaded = load_run(Path(run), device)
-    settings = loaded.settings.data
-    if data is not None or data_dir is not None:
-        settings = DataSettings(
-            name=str(data or settings.name),
-            dir=Path(data_dir) if data_dir else None,
-            channels=_channels(loaded),
-        )
+    settings = _data(loaded, data, data_dir)
     dataset = load_dataset(settings)
     if dataset.probe.labels is None or dataset.test.labels is None:
         raise UsageError(f"probe: {settings.name} has no labels; sort its images into one folder a class")
@@ -200,18 +194,19 @@ def _write_report(folder: RunFolder) -> None:
 def _images(
     loaded: LoadedRun, data: str | Path | None, data_dir: str | Path | None, part: PartName
 ) -> tuple[ArrayPart | FilePart, tuple[str, ...] | None, Any]:
-    settings = loaded.settings.data
     if data is not None and str(data) not in DATASETS:
         return load_folder_part(Path(data), loaded.facts.channels)
-    if data is not None or data_dir is not None:
-        settings = DataSettings(
-            name=str(data or settings.name),
-            dir=Path(data_dir) if data_dir else None,
-            channels=_channels(loaded),
-        )
-    dataset = load_dataset(settings)
+    dataset = load_dataset(_data(loaded, data, data_dir))
     return getattr(dataset, part), dataset.classes, dataset.skipped
 
 
-def _channels(loaded: LoadedRun) -> Literal[1, 3]:
-    return 1 if loaded.facts.channels == 1 else 3
+def _data(loaded: LoadedRun, data: str | Path | None, data_dir: str | Path | None) -> DataSettings:
+    """The run's own data, or another set in the channels that its encoder takes."""
+    own = loaded.settings.data
+    if data is None and data_dir is None:
+        return own
+    return DataSettings(
+        name=str(data or own.name),
+        dir=None if data_dir is None else Path(data_dir),
+        channels=1 if loaded.facts.channels == 1 else 3,
+    )

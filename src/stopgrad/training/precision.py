@@ -1,6 +1,6 @@
 """Numbers and devices: what "auto" means on this machine."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -34,7 +34,7 @@ def resolve_precision(name: str, device: str) -> Precision:
         return "bf16" if _fast_bf16(device) else "fp32"
     if name == "fp16" and device != "cuda":
         raise UsageError(f"precision: fp16 needs CUDA, the device is {device}; use bf16 or fp32")
-    return name  # type: ignore[return-value]
+    return cast(Precision, name)
 
 
 def _fast_bf16(device: str) -> bool:
