@@ -92,9 +92,9 @@ BAD = {
     "ill-typed flag": (["pretrain", "--epochs", "ten"], ["--epochs", "integer"]),
     "ill-typed setting": (["pretrain", "--set", "epochs=ten"], ["epochs", "'ten'", "integer"]),
     "part without value": (["pretrain", "--set", "target=null"], ["target", "directpred", "null"]),
-    "setting in a list": (
-        ["pretrain", "--set", "views={first: [], second: [], size: s}"],
-        ["views.size", "'x'"],
+    "explicit views": (
+        ["pretrain", "--set", "views={first: [], second: [], size: x}"],
+        ["views.size", "'x'", "integer"],
     ),
     "value out of range": (["pretrain", "--lr", "-1"], ["optimizer.lr", "greater than 0"]),
     "unknown setting": (["pretrain", "--set", "predictr.eps=1"], ["predictr", "did you mean 'predictor'"]),
