@@ -524,7 +524,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="cifar, small, cuda; all by default")
     parser.add_argument("--quick", action="store_true", help="few images and steps, under a minute")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/train_step.md, .json")
+    parser.add_argument(
+        "--write", action="store_true", help="write benchmarks/results/train_step_CASE.md, .json"
+    )
     parser.add_argument("--block", type=int, help="steps of a turn")
     parser.add_argument("--turns", type=int, help="turns of the default contenders, after the warm-up")
     parser.add_argument("--equal", type=int, help="turns of the contenders that stand for one precision only")
@@ -539,15 +541,20 @@ def main() -> None:
         if name not in known:
             parser.error(f"--cases {name}: known here are {', '.join(known)}")
     results = [measure(replace(known[name], **given), args.workers) for name in args.cases or known]
-    text = f"{header(args.threads)}.\n\n{table(results)}\n"
-    print("\n" + text)
+    print(f"\n{header(args.threads)}.\n\n{table(results)}\n")
     if args.write:
         RESULTS.mkdir(exist_ok=True)
-        how = "Written by `python benchmarks/train_step.py --write`, which says how it is measured"
-        (RESULTS / "train_step.md").write_text(f"# A BYOL training epoch\n\n{how}. {text}")
-        (RESULTS / "train_step.json").write_text(
-            json.dumps({"machine": header(args.threads), "cases": results}, indent=1) + "\n"
-        )
+        for result in results:
+            write(result, header(args.threads), " ".join(["python", *sys.argv]))
+
+
+def write(result: dict[str, Any], machine: str, command: str) -> None:
+    """One page and one JSON file a case, with the command that made it."""
+    stem = RESULTS / f"train_step_{result['case']}"
+    how = f"Written by `{command}`, whose docstring says how it is measured"
+    stem.with_suffix(".md").write_text(f"# A BYOL training epoch\n\n{how}. {machine}.\n\n{table([result])}\n")
+    content = {"command": command, "machine": machine, **result}
+    stem.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":
