@@ -4,6 +4,7 @@ Legend: B images of this rank's share of a batch, C channels, S view size.
 """
 
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -187,6 +188,13 @@ def _calm_worker(worker: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C reaches the whole process group: the main process saves and ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _unless_the_trainer_is_gone
+
+
+def _unless_the_trainer_is_gone(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """A run that stops leaves batches half handed over: to the worker that made them this is no error."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def evaluation_batches(
