@@ -19,7 +19,7 @@ LAYERS = (
     ("parts", "networks", "data"),
     ("method",),
     ("catalog", "evaluation", "export"),
-    ("training", "report"),
+    ("training", "report", "theory"),
     ("jobs",),
     ("cli", "experiments"),
     ("__init__", "__main__"),

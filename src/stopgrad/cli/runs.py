@@ -1,25 +1,15 @@
-"""The command line: flags and printing. It imports torch only once a command needs it."""
+"""Commands about runs: pretrain, probe, embed, export."""
 
-import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from stopgrad.cli.output import Json, choice, percent, show
 from stopgrad.errors import UsageError, nearest
 
-if TYPE_CHECKING:
-    from rich.table import Table
+app = typer.Typer()
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Pretrain image encoders without negative pairs, and see whether they collapse.",
-)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 Data = Annotated[str | None, typer.Option("--data", help="Data set's name, or a folder of images.")]
 DataDir = Annotated[
@@ -27,12 +17,6 @@ DataDir = Annotated[
 ]
 DEVICES = ("auto", "cpu", "cuda", "mps")
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-
-
-@app.callback(invoke_without_command=True)
-def _help(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 @app.command()
@@ -106,7 +90,7 @@ def pretrain(
     )
     if not summary:  # not the first process of a distributed run
         return
-    _print(summary, as_json, _summary_lines(summary))
+    show(summary, as_json, _summary_lines(summary))
     if summary["verdict"] == "diverged" or (fail_on_collapse and summary["verdict"] != "healthy"):
         raise typer.Exit(1)
 
@@ -118,9 +102,9 @@ def probe(
     """Evaluate a run's encoder: kNN and linear probes on labelled images."""
     from stopgrad import jobs
 
-    result = jobs.probe(run, data, data_dir, _choice("--device", device, *DEVICES))
-    lines = [f"{name:<22}{_percent(value)}" for name, value in result.items() if isinstance(value, float)]
-    _print(result, as_json, lines)
+    result = jobs.probe(run, data, data_dir, choice("--device", device, *DEVICES))
+    lines = [f"{name:<22}{percent(value)}" for name, value in result.items() if isinstance(value, float)]
+    show(result, as_json, lines)
 
 
 @app.command()
@@ -142,12 +126,12 @@ def embed(
     from stopgrad import jobs
 
     result = jobs.embed(
-        run, out, data, data_dir, part=_choice("--part", part, "train", "val", "test"),
-        layer=_choice("--layer", layer, "h", "z"), device=_choice("--device", device, *DEVICES),
+        run, out, data, data_dir, part=choice("--part", part, "train", "val", "test"),
+        layer=choice("--layer", layer, "h", "z"), device=choice("--device", device, *DEVICES),
     )  # fmt: skip
     lines = [f"{result['images']} vectors of width {result['width']} in {result['out']}"]
     lines += [f"skipped {s['path']}: {s['reason']}" for s in result["skipped"]]
-    _print(result, as_json, lines)
+    show(result, as_json, lines)
 
 
 @app.command()
@@ -162,113 +146,9 @@ def export(
     """Write a run's encoder for use elsewhere, and check it by reading it back."""
     from stopgrad import jobs
 
-    result = jobs.export(run, _choice("--format", format, "safetensors", "torch", "timm", "onnx"), out)
+    result = jobs.export(run, choice("--format", format, "safetensors", "torch", "timm", "onnx"), out)
     lines = [f"{result['model']}  (read back: differs by at most {result['max_difference']:.1e})"]
-    _print(result, as_json, [*lines, result["description"]])
-
-
-@app.command()
-def methods(
-    name: Annotated[str | None, typer.Argument(help="Explain this method alone.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the catalogue, or explain one method: its equation and what theory expects."""
-    from stopgrad.catalog import CATALOG, lookup
-
-    chosen = CATALOG.values() if name is None else [lookup(name)]
-    rows: list[dict[str, Any]] = [
-        {
-            "name": entry.name,
-            "title": entry.title,
-            "paper": entry.paper,
-            "section": entry.section,
-            "cite": entry.cite,
-            "parts": entry.method.model_dump(mode="json"),
-            "projector": entry.projector.model_dump(mode="json"),
-            "equation": entry.method.explain(),
-            "notes": entry.method.notes(),
-        }
-        for entry in chosen
-    ]
-    if as_json:
-        _print({"methods": rows}, True, [])
-    elif name is None:
-        _console().print(_table(("method", "what it is", "source"), [
-            (row["name"], row["title"], f"{row['paper']}, {row['section']}".rstrip(", ")) for row in rows
-        ]))  # fmt: skip
-    else:
-        row = rows[0]
-        source = f"{row['paper']}, {row['section']}".rstrip(", ")
-        _print(row, False, [row["title"], f"Source: {source}", "", row["equation"], "", *row["notes"]])
-
-
-@app.command()
-def cite(
-    name: Annotated[
-        str, typer.Argument(help="Name from `stopgrad methods`, or stopgrad itself.")
-    ] = "stopgrad",
-    as_json: Json = False,
-) -> None:
-    """Print the BibTeX of a method's paper."""
-    from stopgrad.citations import BIBTEX
-
-    if name == "stopgrad":
-        key = name
-    else:
-        from stopgrad.catalog import lookup
-
-        key = lookup(name).cite
-    _print({"name": name, "bibtex": BIBTEX[key]}, as_json, [BIBTEX[key]])
-
-
-def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 bad news that was asked for, 2 bad input."""
-    try:
-        status = app(standalone_mode=False)
-    except _BAD_COMMAND_LINE as error:
-        _fail(error.format_message())
-    except UsageError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.filename is None:  # not about a file that the caller named
-            raise
-        _fail(f"{error.filename2 or error.filename}: {error.strerror}")
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(128 + signal.SIGINT)
-    except RuntimeError as error:
-        # Interrupted cannot be imported here without torch
-        number = getattr(error, "signal_number", None)
-        if number is None:
-            raise
-        print(f"stopgrad: {error}; add --resume to go on", file=sys.stderr)
-        sys.exit(128 + number)
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-# typer carries its own copy of click and does not name this class
-_BAD_COMMAND_LINE: Any = typer.BadParameter.__base__
-
-
-def _fail(message: str) -> None:
-    print(f"stopgrad: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _choice(flag: str, value: str, *allowed: str) -> Any:
-    if value not in allowed:
-        from stopgrad.errors import unknown
-
-        raise unknown(flag, value, list(allowed))
-    return value
-
-
-def _print(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
-    if as_json:
-        from stopgrad.files import to_json
-
-        print(to_json(result, indent=2))
-    else:
-        print("\n".join(lines))
+    show(result, as_json, [*lines, result["description"]])
 
 
 def _summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -276,34 +156,11 @@ def _summary_lines(summary: dict[str, Any]) -> list[str]:
     lines = [f"verdict               {summary['verdict']}"]
     for name in ("knn", "linear_probe", "linear_probe_20"):
         if summary[name] is not None:
-            beside = f"   untrained {_percent(untrained.get(name))}" if untrained else ""
-            lines.append(f"{name:<22}{_percent(summary[name])}{beside}")
+            beside = f"   untrained {percent(untrained.get(name))}" if untrained else ""
+            lines.append(f"{name:<22}{percent(summary[name])}{beside}")
     measures = ("std", "effective_rank", "alignment", "uniformity", "loss")
     lines += [f"{name:<22}{summary[name]:.3f}" for name in measures if summary[name] is not None]
     if summary["skipped"]:
         lines.append(f"skipped files         {len(summary['skipped'])} (named in {summary['run']}/train.log)")
     report = Path(summary["run"]) / "report.html"
     return [*lines, f"{'report':<22}{report if report.exists() else 'none, see train.log'}"]
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:5.1f} %"
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> "Table":
-    from rich.table import Table
-
-    table = Table(*head, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-if __name__ == "__main__":
-    main()

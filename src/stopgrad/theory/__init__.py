@@ -1,0 +1,1 @@
+"""The theory of learning without negative pairs, as code."""
