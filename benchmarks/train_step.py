@@ -8,7 +8,7 @@ Both sides have the same encoder (one object, copied), the same heads and weight
 loss on the same views agrees), SGD with momentum and weight decay at a constant rate, and the same constant
 EMA. `cifar`: ResNet-18 with the CIFAR stem, 10,000 coloured shapes of 32x32, batch 256, and views of one
 distribution (SimCLR's without blur). `small`: the convnet of the bundled digits, 16x16, batch 64, with the
-`digits` views against their nearest torchvision operations. With CUDA: `cuda`, the first case at batch 512.
+`digits` views against the same operations image by image, torchvision's where it has them. With CUDA: `cuda`, the first case at batch 512.
 
 Ours is the loop of `stopgrad pretrain`: views, steps, step log, loss record; without labels, so without its
 online probe. The peer is lightly's own BYOL example: its heads, loss, momentum update and transforms on PIL
@@ -25,8 +25,10 @@ piece of code, after equal steps.
 import argparse
 import copy
 import json
+import math
 import os
 import platform
+import random
 import signal
 import sys
 import tempfile
@@ -370,14 +372,14 @@ def shapes(train: int, val: int) -> Dataset:
 
     Colours and place say nothing of the class, so that raw pixels do not give it away.
     """
-    random = np.random.RandomState(0)
+    rng = np.random.RandomState(0)
     count = train + val
-    labels = random.randint(0, 10, count)
+    labels = rng.randint(0, 10, count)
     centre = (np.arange(32) + 0.5) / 16 - 1
     u = np.empty((count, 32, 32), np.float32)
     v = np.empty_like(u)
-    angle, scale = random.uniform(0, 2 * np.pi, count), random.uniform(0.5, 0.8, count)
-    shift = random.uniform(-0.3, 0.3, (count, 2))
+    angle, scale = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.5, 0.8, count)
+    shift = rng.uniform(-0.3, 0.3, (count, 2))
     x, y = centre[None, None, :] - shift[:, :1, None], centre[None, :, None] - shift[:, 1:, None]
     cos, sin = ((f(angle) / scale)[:, None, None] for f in (np.cos, np.sin))
     u, v = cos * x + sin * y, cos * y - sin * x
@@ -392,9 +394,9 @@ def shapes(train: int, val: int) -> Dataset:
     inside = np.select([(labels % 5 == i)[:, None, None] for i in range(5)], masks)
     stripes, across = np.sin(9 * u), np.sin(9 * v)
     texture = 0.75 + 0.25 * np.sign(np.where((labels < 5)[:, None, None], stripes, stripes * across))
-    colours = random.uniform(0, 1, (2, count, 3, 1, 1))
+    colours = rng.uniform(0, 1, (2, count, 3, 1, 1))
     image = np.where(inside[:, None], colours[0] * texture[:, None], colours[1])
-    image = image + random.normal(0, 0.05, image.shape)
+    image = image + rng.normal(0, 0.05, image.shape)
     images = torch.from_numpy(np.rint(image.clip(0, 1) * 255).astype(np.uint8))
     return split(images, torch.from_numpy(labels.astype(np.int64)), train)
 
@@ -427,23 +429,44 @@ def simclr_of_lightly(dataset: Dataset) -> MultiViewTransform:
 
 
 def digits_of_torchvision(dataset: Dataset) -> MultiViewTransform:
-    """The `digits` views in torchvision's operations: affine, blur, tone, noise, erasing."""
+    """The `digits` views image by image: torchvision's operations where it has them, tensor code elsewhere."""
+    size = dataset.train.images.shape[-1]
     view = v2.Compose(
         [
+            v2.Pad(size // 2, padding_mode="edge"),  # RandomAffine fills with a colour, not with the edge
             v2.RandomAffine(
-                degrees=20, translate=(0.075, 0.075), scale=(0.8, 1.25), shear=8.6,
+                degrees=20, translate=(0.0375, 0.0375), scale=(0.8, 1.25), shear=8.6,
                 interpolation=v2.InterpolationMode.BILINEAR,
             ),
-            v2.RandomApply([v2.GaussianBlur(3)], p=0.5),
-            v2.ColorJitter(brightness=0.3, contrast=0.4),
+            v2.CenterCrop(size),
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
-            v2.GaussianNoise(sigma=0.04),
-            v2.RandomErasing(p=0.3, scale=(1 / 16, 1 / 16), ratio=(1, 1)),
+            v2.RandomApply([v2.Lambda(box_blur)], p=0.5),
+            v2.Lambda(tone),
+            v2.RandomApply([v2.Lambda(cutout)], p=0.3),
             v2.Normalize(dataset.mean, dataset.std),
         ]
     )  # fmt: skip
     return MultiViewTransform(transforms=[view, view])
+
+
+def box_blur(image: Tensor) -> Tensor:
+    mean = nn.functional.avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
+    return image.lerp(mean, random.random())
+
+
+def tone(image: Tensor) -> Tensor:
+    """Contrast about the mean, brightness, noise."""
+    mean = image.mean()
+    image = ((image - mean) * math.exp(random.uniform(-0.4, 0.4)) + mean).clamp_(0, 1)
+    image = image.add_(random.uniform(-0.3, 0.3)).clamp_(0, 1)
+    return image.add_(torch.randn_like(image), alpha=random.uniform(0, 0.08)).clamp_(0, 1)
+
+
+def cutout(image: Tensor) -> Tensor:
+    top, left = random.randint(0, image.shape[1] - 4), random.randint(0, image.shape[2] - 4)
+    image[:, top : top + 4, left : left + 4] = image.mean()
+    return image
 
 
 RESNET = {

@@ -12,7 +12,8 @@ P = p / sqrt(alpha_p). Then P' = sqrt(alpha_p) w A - eta P, w' = sqrt(alpha_p) P
 w_a' = beta (w - w_a) with A = w_a - kappa p w, which is regular at w = 0, where tau is not: for p < 0 a
 moving target makes w pass through 0, and tau through infinity. The exact integral
 w^2 - P^2 = c e^{-2 eta t} makes one of w and P a function of the other: the one that cannot pass through 0 is
-z = sqrt(y^2 + |c| e^{-2 eta t}) of the other, y (z = w for c >= 0, z = |P| for c < 0, where P keeps its sign). Both cases read
+z = sqrt(y^2 + |c| e^{-2 eta t}) of the other, y (z = w for c >= 0; z = |P| for c < 0, where P keeps its
+sign). Both cases read
 
     y' = g z A - eta y,   A = w_a - kappa g y z,   g = sqrt(alpha_p), with the sign of p where c < 0
 
