@@ -182,6 +182,14 @@ def test_a_target_that_never_moves():
         assert fate(**start) == (end.s.item() < 1e-9), start
 
 
+def test_against_a_target_that_never_moves_a_start_with_opposite_weights_falls_straight_into_the_origin():
+    """P(0) = -w(0) and c = 0: the stable line of a saddle, though the target pulls harder than decay."""
+    for p0, fate in ((-0.5, True), (0.5, False)):
+        mode = Modes(p0=p0, s0=0.25, tau0=1.0, beta=0.0, eta=0.1, sigma2=0.0)
+        assert bool(collapses(mode)) == fate
+        assert (mode.final(100.0).s.item() < 1e-9) == fate
+
+
 def test_the_saddle_itself_escapes():
     near, _ = roots(0.1, 0.0, 1.0)
     assert not collapses(Modes(p0=near, s0=near**2, eta=0.1, sigma2=0.0, fixed_tau=1.0))

@@ -59,6 +59,17 @@ def test_a_smaller_tolerance_costs_steps_and_buys_digits():
     assert ends[1].steps > ends[0].steps
 
 
+def test_steps_that_fail_are_taken_again():
+    """Nothing happens until a switch turns on: the step that meets it has grown far too long."""
+
+    def switch(t, y, parameters):
+        return (torch.sigmoid(50 * (t - parameters[0])),)
+
+    when = torch.linspace(2, 8, 40, dtype=torch.float64)
+    end = solver.solve(switch, (torch.ones_like(when),), (when,), torch.full_like(when, 10.0), rtol=1e-9)
+    torch.testing.assert_close(end.y[0], 11 - when, rtol=1e-8, atol=0)
+
+
 def test_a_problem_that_stops_leaves_the_others_alone():
     rates = column(0.5, 1.0, -1.0)
 
