@@ -30,7 +30,7 @@ def integrated(mode: Modes) -> bool:
 
     dead.terminal = True
     start = [p0, np.sqrt(s0), tau0 * np.sqrt(s0)]
-    end = solve_ivp(rates, (0, 80 / eta if eta else 4e3), start, "LSODA", events=dead, rtol=1e-11, atol=1e-22)
+    end = solve_ivp(rates, (0, 4e3), start, "LSODA", events=dead, rtol=1e-11, atol=1e-22)
     return bool(end.y[1, -1] ** 2 < 1e-10)
 
 
