@@ -134,6 +134,18 @@ def test_the_smallest_k_is_the_smallest_of_a_fine_course():
         assert lowest.item() == pytest.approx(fine.k.min().item(), abs=1e-7)
 
 
+def test_k_has_no_bound_where_tau_goes_through_infinity():
+    """p < 0 < tau and c < 0: w passes through 0, and -tau p through -infinity."""
+    mode = Modes(p0=-0.4, s0=0.05, tau0=0.9, alpha_p=0.5, beta=0.6, eta=0.0, sigma2=0.3)
+    course = mode.trajectory(np.linspace(0, 12, 4001))
+    assert course.tau.min() < -10
+    assert course.tau.max() > 10
+    assert mode.final(12.0, lowest_k=True).lowest_k == -np.inf
+    before = mode.trajectory(np.linspace(0, 0.1, 101))
+    lowest = mode.final(0.1, lowest_k=True).lowest_k
+    assert lowest.item() == pytest.approx(before.k.min().item(), rel=1e-6)
+
+
 def test_alpha_p_cancels_in_k_on_the_parabola_alone():
     p, tau, eta, sigma2 = 0.4, 0.9, 0.05, 0.3
     on = [alignment(p, p * p / alpha_p, tau, alpha_p, eta, sigma2) for alpha_p in (0.5, 1, 4)]

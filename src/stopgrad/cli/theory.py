@@ -23,7 +23,6 @@ FixedTau = Annotated[
 ]
 TEnd = Annotated[float, typer.Option("--t-end", help="Time at the end, >= 0.")]
 Tau = Annotated[float, typer.Option("--tau", help="Value at which tau is held.")]
-Out = Annotated[Path | None, typer.Option("--out", help="File to write.")]
 
 
 @app.command()
@@ -174,3 +173,47 @@ def sweep(
         *([] if out is None else [f"arrays     {out}"]),
     ]
     show({**result.to_dict(), "out": None if out is None else str(out)}, as_json, lines, indent=None)
+
+
+@app.command()
+def figure(
+    name: Annotated[str | None, typer.Argument(help="Name of the picture; all are listed without it.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write: .html, .png or .svg.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter of the picture: etas=[0,0.05]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a picture of the theory: the papers' figures, basin maps, phase diagrams."""
+    from stopgrad.errors import UsageError
+    from stopgrad.theory.figures import FIGURES, check_suffix, make_figure, write_figure
+
+    if name is None:
+        rows: list[dict[str, Any]] = [
+            {"name": f.name, "title": f.title, "source": f.source, "parameters": f.parameters}
+            for f in FIGURES.values()
+        ]
+        show({"figures": rows}, as_json, [f"{row['name']:<18}{row['title']}" for row in rows])
+        return
+    path = out or Path(f"{name}.html")
+    check_suffix(path)
+    parameters = {}
+    for text in sets or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set: '{text}' is not NAME=VALUE")
+        parameters[key] = _value(value)
+    write_figure(make_figure(name, **parameters), path)
+    show({"figure": name, "out": str(path)}, as_json, [str(path)])
+
+
+def _value(text: str) -> Any:
+    """A value as YAML reads it."""
+    import yaml
+
+    from stopgrad.errors import UsageError
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set: '{text}' is not a value in YAML") from error

@@ -198,7 +198,8 @@ class Final:
     Attributes:
         p, s: the predictor's and the data's eigenvalue.
         tau: the target's share; nan where s is 0 and tau moves.
-        lowest_k: the smallest k(t) on the way, if it was asked for.
+        lowest_k: the smallest k(t) on the way, if it was asked for; -inf where w passed through 0, and tau
+            through infinity.
     """
 
     p: Tensor
@@ -318,4 +319,5 @@ def _k(t: Tensor, y: solver.State, parameters: solver.State) -> tuple[Tensor, Te
     dp, log_s = g * g * s * pull - eta * p, 2 * (p * pull - eta)
     dtau = torch.zeros_like(p) if len(y) == 1 else beta * (1 - tau) - tau * log_s / 2
     value = half * s + kappa * p * p - tau * p + 1.5 * eta
-    return value, half * s * log_s + (2 * kappa * p - tau) * dp - dtau * p
+    crossed = ~parameters[4] & (y[0] < 0)  # w began above 0: on its way tau went through -inf times p < 0
+    return torch.where(crossed, -torch.inf, value), half * s * log_s + (2 * kappa * p - tau) * dp - dtau * p

@@ -31,7 +31,8 @@ class Sweep:
         axes: name -> values, in the order of the arrays' dimensions.
         fixed: name -> value of everything that does not vary.
         p, s, tau: the state at ``t_end``; tau is nan where s is 0 and tau moves.
-        min_k: the smallest k(t) over [0, t_end]; where it stays positive, eigenspaces align.
+        min_k: the smallest k(t) over [0, t_end]; where it stays positive, eigenspaces align; -inf where tau
+            went through infinity.
         collapsed: whether s and p end in the trivial point's basin. bool
     """
 
