@@ -7,7 +7,9 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PAGES = [path for path in sorted(DOCS.rglob("*.md")) if BLOCK.search(path.read_text()) and path.parent != DOCS]
+PAGES = [
+    path for path in sorted(DOCS.rglob("*.md")) if BLOCK.search(path.read_text()) and path.parent != DOCS
+]
 
 
 def test_there_are_examples():

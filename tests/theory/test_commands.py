@@ -88,6 +88,31 @@ def test_sweep(call, tmp_path):
     assert "modes" not in text  # the progress bar goes to stderr
 
 
+def test_figure(call, tmp_path):
+    names = {row["name"] for row in call.json("figure")["figures"]}
+    assert {"tian2021-fig3", "halvagal2023-fig4", "basin-map", "phase-diagram"} <= names
+    out = tmp_path / "f.html"
+    assert call.json("figure", "tian2021-fig4", "--out", out, "--set", "sigma2=0.25")["out"] == str(out)
+    assert "plotly" in out.read_text()
+
+
+def test_flow(call, tmp_path):
+    config = tmp_path / "flow.yaml"
+    config.write_text(
+        "X: [[1, 0], [0, 1]]\nX_prime: [[0.3, 0], [0, 0.3]]\nW: [[0.3, 0.1], [0, 0.4]]\n"
+        "W_p: [[0.3, 0], [0, 0.2]]\neta: 0.02\nt_end: 5\npoints: 6\n"
+    )
+    result = call.json("flow", "--config", config)
+    keys = {"norm_W", "norm_W_p", "norm_W_a", "theorem1_drift", "commutator_norm", "alignment"}
+    assert keys | {"t", "eigenvalues_W_p", "eigenvalues_F"} <= set(result)
+    assert len(result["t"]) == 6
+    assert max(abs(x) for x in result["theorem1_drift"]) < 1e-9
+    config.write_text(config.read_text().replace("[[1, 0], [0, 1]]", "[[1, 0.5], [0, 1]]"))
+    status, out, err = call("flow", "--config", config)
+    assert (status, out) == (2, "")
+    assert "X: must be symmetric" in err
+
+
 FLOW = "modes", "--p0", "0.3", "--s0", "0.1"
 
 
@@ -104,6 +129,8 @@ FLOW = "modes", "--p0", "0.3", "--s0", "0.1"
         (("sweep", "--grid", "eta=0:1:0"), "grid"), (("sweep", "--grid", "eta=0:1:2", "--eta", "0.1"), "eta"),
         (("sweep", "--grid", "eta=0:1:2", "--out", "x.csv"), "x.csv"),
         (("sweep", "--grid", "eta=0:1:2", "--sigma2", "-1"), "sigma2"),
+        (("figure", "tian2021-fig33"), "tian2021-fig3"), (("figure", "basin-map", "--out", "x.pdf"), "x.pdf"),
+        (("figure", "basin-map", "--set", "eta"), "--set"), (("figure", "basin-map", "--set", "eta=-1"), "eta"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_that_names_the_argument(call, arguments, name):

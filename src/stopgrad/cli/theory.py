@@ -177,7 +177,9 @@ def sweep(
 
 @app.command()
 def figure(
-    name: Annotated[str | None, typer.Argument(help="Name of the picture; all are listed without it.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the picture; all are listed without it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write: .html, .png or .svg.")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="A parameter of the picture: etas=[0,0.05]")
