@@ -126,11 +126,14 @@ FLOW = "modes", "--p0", "0.3", "--s0", "0.1"
         (("basin", "--p0", "0.3", "--s0", "-1", "--tau", "1"), "s0"),
         (("basin", "--p0", "0.3", "--s0", "1", "--tau", "nan"), "tau"),
         (("fixed-points", "--tau", "1", "--eta", "-1"), "eta"),
-        (("sweep", "--grid", "eta=0:1:0"), "grid"), (("sweep", "--grid", "eta=0:1:2", "--eta", "0.1"), "eta"),
+        (("sweep", "--grid", "eta=0:1:0"), "grid"),
+        (("sweep", "--grid", "eta=0:1:2", "--eta", "0.1"), "eta"),
         (("sweep", "--grid", "eta=0:1:2", "--out", "x.csv"), "x.csv"),
         (("sweep", "--grid", "eta=0:1:2", "--sigma2", "-1"), "sigma2"),
-        (("figure", "tian2021-fig33"), "tian2021-fig3"), (("figure", "basin-map", "--out", "x.pdf"), "x.pdf"),
-        (("figure", "basin-map", "--set", "eta"), "--set"), (("figure", "basin-map", "--set", "eta=-1"), "eta"),
+        (("figure", "tian2021-fig33"), "tian2021-fig3"),
+        (("figure", "basin-map", "--out", "x.pdf"), "x.pdf"),
+        (("figure", "basin-map", "--set", "eta"), "--set"),
+        (("figure", "basin-map", "--set", "eta=-1"), "eta"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_that_names_the_argument(call, arguments, name):
