@@ -8,12 +8,17 @@ Both sides have the same encoder (one object, copied), the same heads and weight
 loss on the same views agrees), SGD with momentum and weight decay at a constant rate, and the same constant
 EMA. `cifar`: ResNet-18 with the CIFAR stem, 10,000 coloured shapes of 32x32, batch 256, and views of one
 distribution (SimCLR's without blur). `small`: the convnet of the bundled digits, 16x16, batch 64, with the
-`digits` views against the same operations image by image, torchvision's where it has them. With CUDA: `cuda`, the first case at batch 512.
+`digits` views against the same operations image by image, torchvision's where it has them. With CUDA: `cuda`,
+the first case at batch 512.
 
 Ours is the loop of `stopgrad pretrain`: views, steps, step log, loss record; without labels, so without its
 online probe. The peer is lightly's own BYOL example: its heads, loss, momentum update and transforms on PIL
 images in a torch DataLoader with a worker for each processor. "default" is what either does when nothing is
 said about precision: lightly float32 as in its example, ours `precision: auto`.
+
+Threads: an operation of lightly's training has as many as torch takes by itself, one for each processor; ours
+has what `threads: auto` stands for: the same for the ResNet, one for the small convnet, whose views have a
+thread each instead. It takes effect in our turns alone. `--threads N` gives N to an operation on both sides.
 
 All contenders take turns, a block of steps each, and the ratio is that of one turn. The first turn warms up
 and is not counted. The peer's workers are stopped (SIGSTOP) while it is not its turn and find their queue as
@@ -40,7 +45,7 @@ from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -62,8 +67,8 @@ from stopgrad.data.views import evaluation_view
 from stopgrad.evaluation.knn import knn_accuracy
 from stopgrad.training.build import DataFacts, build_embedder, build_learner
 from stopgrad.training.folder import RunFolder
-from stopgrad.training.precision import FABRIC, resolve_precision
-from stopgrad.training.pretrain import Session
+from stopgrad.training.precision import FABRIC
+from stopgrad.training.pretrain import Session, complete
 from stopgrad.training.settings import RunSettings, resolve
 
 RESULTS = Path(__file__).parent / "results"
@@ -90,6 +95,7 @@ class Case:
     load: Callable[[], Dataset]
     changes: dict[str, Any]
     transform: Callable[[Dataset], MultiViewTransform]
+    threads: int | Literal["auto"] = "auto"
 
     def settings(self, precision: str) -> RunSettings:
         """The run's settings, at the same constant rates as the peer's."""
@@ -102,7 +108,7 @@ class Case:
             "epochs": 1000,
         }
         settings = resolve({**self.changes, **same})
-        return settings.but(precision=resolve_precision(precision, self.device))
+        return complete(settings.but(precision=precision, threads=self.threads))
 
 
 class Block:
@@ -300,6 +306,7 @@ def measure(case: Case, workers: int) -> dict[str, Any]:
         "case": case.name,
         "title": case.title,
         "workers": workers,
+        "threads": {"lightly": torch.get_num_threads(), "stopgrad": case.settings("fp32").threads},
         "block": case.block,
         "steps": case.block * (case.turns + 1),
         "rates": {name: contender.rates for name, contender in sides.items()},
@@ -429,7 +436,7 @@ def simclr_of_lightly(dataset: Dataset) -> MultiViewTransform:
 
 
 def digits_of_torchvision(dataset: Dataset) -> MultiViewTransform:
-    """The `digits` views image by image: torchvision's operations where it has them, tensor code elsewhere."""
+    """The `digits` views image by image: torchvision's operations where it has them, else tensor code."""
     size = dataset.train.images.shape[-1]
     view = v2.Compose(
         [
@@ -500,7 +507,7 @@ def cases(quick: bool) -> dict[str, Case]:
     return known | ({"cuda": cuda} if torch.cuda.is_available() else {})
 
 
-def header(threads: int) -> str:
+def header() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
@@ -508,7 +515,7 @@ def header(threads: int) -> str:
     names = ("stopgrad", "lightly", "torch", "torchvision", "timm", "pillow")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     return (
-        f"{model}, {processors()} processors{device}; {threads} threads; "
+        f"{model}, {processors()} processors{device}; {torch.get_num_threads()} threads of torch; "
         f"Python {platform.python_version()}, {versions}"
     )
 
@@ -523,7 +530,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         lines = [
             f"## {result['case']}: {result['title']}",
             "",
-            f"Turns of {result['block']} steps; {result['workers']} DataLoader workers for lightly.",
+            f"Turns of {result['block']} steps; {result['workers']} DataLoader workers for lightly; threads",
+            f"for an operation: {', '.join(f'{side} {n}' for side, n in result['threads'].items())}.",
             "",
             "| | images/s, median (min..max) | turns | kNN after "
             f"{result['steps']} steps (untrained {result['knn_untrained']:.3f}) |",
@@ -554,21 +562,23 @@ def main() -> None:
     parser.add_argument("--turns", type=int, help="turns of the default contenders, after the warm-up")
     parser.add_argument("--equal", type=int, help="turns of the contenders that stand for one precision only")
     parser.add_argument("--workers", type=int, default=processors(), help="of lightly's DataLoader")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, both sides")
+    parser.add_argument("--threads", type=int, help="of an operation, on both sides; see above")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the clean-up: workers may be stopped
-    torch.set_num_threads(args.threads)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
     known = cases(args.quick)
-    given = {key: value for key in ("block", "turns", "equal") if (value := getattr(args, key)) is not None}
+    names = ("block", "turns", "equal", "threads")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
     for name in args.cases or known:
         if name not in known:
             parser.error(f"--cases {name}: known here are {', '.join(known)}")
     results = [measure(replace(known[name], **given), args.workers) for name in args.cases or known]
-    print(f"\n{header(args.threads)}.\n\n{table(results)}\n")
+    print(f"\n{header()}.\n\n{table(results)}\n")
     if args.write:
         RESULTS.mkdir(exist_ok=True)
         for result in results:
-            write(result, header(args.threads), " ".join(["python", *sys.argv]))
+            write(result, header(), " ".join(["python", *sys.argv]))
 
 
 def write(result: dict[str, Any], machine: str, command: str) -> None:

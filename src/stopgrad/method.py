@@ -21,6 +21,15 @@ from stopgrad.parts.predictors import Identity, Linear, Mlp, Predictor, Predicto
 from stopgrad.parts.target import Ema, EmaTarget, Same, Target
 
 
+class Branch(NamedTuple):
+    """The nodes of one view: h (B, Dh), z (B, D), p (B, D), t (B, D)."""
+
+    h: Tensor
+    z: Tensor
+    p: Tensor
+    t: Tensor
+
+
 class Nodes(NamedTuple):
     """What one forward pass computed; the diagnostics read the same tensors as the loss."""
 
@@ -38,9 +47,20 @@ class Learner(nn.Module, ABC):
     projector: nn.Module
     predictor: nn.Module
 
-    @abstractmethod
     def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Nodes:
-        """The loss of a batch and the nodes it was made of."""
+        """The loss of a batch and the nodes it was made of.
+
+        One forward pass per view, so that batch normalisation sees each view alone, as in the papers.
+        """
+        return self.join([self.branch(x) for x in views], labels)
+
+    @abstractmethod
+    def branch(self, x: Tensor) -> Branch:
+        """The nodes of one view."""
+
+    @abstractmethod
+    def join(self, branches: Sequence[Branch], labels: Tensor | None = None) -> Nodes:
+        """The loss of a batch from the nodes of its views."""
 
     def after_step(self, nodes: Nodes, progress: float) -> None:
         """Everything that changes after the optimiser's step: closed-form predictor, moving averages.
@@ -149,18 +169,20 @@ class SiameseLearner(Learner):
         """Encoder and projector: the part that an EMA target follows."""
         return nn.Sequential(self.encoder, self.projector)
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Nodes:
-        """One forward pass per view, so that batch normalisation sees each view alone, as in the papers."""
-        h = tuple(self.encoder(x) for x in views)
-        z = tuple(self.projector(features) for features in h)
-        p = tuple(self.predictor(projection) for projection in z)
-        t = z if self.target is None else tuple(self.target(x) for x in views)
+    def branch(self, x: Tensor) -> Branch:
+        """Through the online network, and through the target's where it is another."""
+        h, z, p = self.embed(x)
+        return Branch(h, z, p, z if self.target is None else self.target(x))
+
+    def join(self, branches: Sequence[Branch], labels: Tensor | None = None) -> Nodes:
+        """The method's loss; it needs no labels."""
+        h, z, p, t = zip(*branches, strict=True)
         return Nodes(self.method.loss(z, p, t), h, z, p, t)
 
     @torch.no_grad()
     def after_step(self, nodes: Nodes, progress: float) -> None:
         """Closed-form predictor first, then the target: the authors' order (Tian et al. 2021, their code)."""
-        self.predictor.after_step([z.detach() for z in nodes.z])
+        self.predictor.after_step([z.detach() for z in nodes.z], [t.detach() for t in nodes.t])
         if self.target is not None and isinstance(self.method.target, Ema):
             self.target.update(self.online, self.method.target.tau_at(progress))
 
@@ -193,10 +215,15 @@ class SupervisedLearner(Learner):
         self.projector, self.predictor = nn.Identity(), nn.Identity()
         self.classifier = nn.Linear(encoder.width, classes)
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Nodes:
+    def branch(self, x: Tensor) -> Branch:
+        """The encoder's features, which stand for all nodes."""
+        h = self.encoder(x)
+        return Branch(h, h, h, h)
+
+    def join(self, branches: Sequence[Branch], labels: Tensor | None = None) -> Nodes:
         """Mean cross-entropy over the views."""
         if labels is None:
             raise ValueError("supervised training needs labels")
-        h = tuple(self.encoder(x) for x in views)
+        h = tuple(branch.h for branch in branches)
         losses = [nn.functional.cross_entropy(self.classifier(features), labels) for features in h]
         return Nodes(torch.stack(losses).mean(), h, h, h, h)

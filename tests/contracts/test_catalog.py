@@ -12,8 +12,7 @@ from stopgrad.catalog import CATALOG
 from stopgrad.citations import BIBTEX
 from stopgrad.cli import app
 from stopgrad.method import Learner, Method, Supervised
-from stopgrad.parts.predictors import Identity, Linear, Mlp, Spectral
-from stopgrad.parts.target import Ema, Same
+from stopgrad.parts.target import Ema
 from stopgrad.training.build import DataFacts, build_learner
 from stopgrad.training.folder import RunFolder
 from stopgrad.training.optimizer import build_optimizer
@@ -21,17 +20,6 @@ from stopgrad.training.pretrain import run
 from stopgrad.training.settings import RunSettings, resolve
 from stopgrad.training.state import TrainState
 
-PREDICTORS = [
-    Identity(),
-    Linear(),
-    Linear(symmetric=True),
-    Linear(bias=True),
-    Mlp(hidden=16),
-    Mlp(hidden=16, bn=False),
-    Spectral(),
-    Spectral(freq=5),
-]
-TARGETS = [Same(), Same(stop_gradient=False), Ema(tau=0.9), Ema(tau=0.9, schedule="cosine")]
 FACTS = DataFacts(1, (0.3,), (0.25,), tuple("abcd"))
 
 every_method = pytest.mark.parametrize("name", CATALOG)
@@ -154,9 +142,7 @@ def test_every_weight_learns_or_follows(name):
     take_step(learner, settings(name))
     for key, weight in learner.named_parameters():
         assert not torch.equal(weight, before[key]), f"{key} stood still"
-        follows = key.startswith("target.") or (
-            key.startswith("predictor.") and isinstance(CATALOG[name].method.predictor, Spectral)
-        )
+        follows = key.startswith("target.") or (key.startswith("predictor.") and not weight.requires_grad)
         if follows:
             assert weight.grad is None, f"{key} is no weight of the optimiser"
         else:
@@ -218,24 +204,3 @@ def test_it_trains_and_resumes_exactly(name, tmp_path, monkeypatch, quick):
     assert len(whole) > 50
     assert [key for key in whole if not torch.equal(whole[key], cut[key])] == []
     assert list(RunFolder(tmp_path / "whole").rows())[-1]["step"] == 4
-
-
-@pytest.mark.parametrize("target", TARGETS, ids=str)
-@pytest.mark.parametrize("predictor", PREDICTORS, ids=str)
-def test_every_predictor_goes_with_every_target(predictor, target):
-    parts = {"predictor": predictor.model_dump(), "target": target.model_dump()}
-    own = settings("byol", **parts, projector={"out": 8})
-    assert own.sentence == CATALOG["byol"].method.but(predictor=predictor, target=target)
-    learner = build_learner(own, FACTS)
-    for step in range(predictor.freq if isinstance(predictor, Spectral) else 1):
-        assert math.isfinite(take_step(learner, own, seed=step))
-    assert all(torch.isfinite(weight).all() for weight in learner.parameters())
-    text = own.sentence.explain()
-    assert predictor.equation() in text
-    assert target.equation() in text
-    equations = {p.equation() for p in PREDICTORS}
-    assert len(equations) == len(PREDICTORS)  # each tells itself from the others
-    if isinstance(predictor, Linear | Spectral):
-        weight = learner.predictor.linear.weight
-        symmetric = torch.allclose(weight, weight.T, atol=1e-6)
-        assert symmetric == (isinstance(predictor, Spectral) or predictor.symmetric)

@@ -19,6 +19,9 @@ def integrated(mode: Modes) -> bool:
     alpha_p, beta, eta, sigma2, p0, s0, tau0 = (float(getattr(mode, name)) for name in names)
     held = None if mode.fixed_tau is None else float(mode.fixed_tau)
 
+    if s0 == 0:
+        return True  # w = 0 does not move
+
     def rates(t, y):
         p, w = y[0], y[1]
         target = held * w if held is not None else y[2]

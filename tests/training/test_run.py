@@ -61,7 +61,8 @@ def test_all_files_and_keys_of_a_run(tiny, tmp_path):
         folder.exported / "encoder.json",
     ):
         assert path.stat().st_size > 0
-    assert resolve(read_yaml(folder.config)) == tiny(method="directpred", evaluation={"control": True})
+    complete = tiny(method="directpred", evaluation={"control": True}, threads=1)
+    assert resolve(read_yaml(folder.config)) == complete
     loaded = load_run(out)
     assert loaded.step == 16
     assert not loaded.learner.training

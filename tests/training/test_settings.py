@@ -49,6 +49,8 @@ def test_another_kind_takes_the_recipes_defaults_for_that_kind():
         ({"predictor": {"eps": -0.1}}, ["predictor.eps", "greater than or equal to 0", "-0.1"]),
         ({"epochs": "ten"}, ["epochs", "integer", "'ten'"]),
         ({"precision": "fp8"}, ["precision", "'bf16'"]),
+        ({"threads": 0}, ["threads: input", "greater than or equal to 1, or input should be 'auto', got 0"]),
+        ({"views": 5}, ["views: input", "string, or", "got 5"]),
         ({"target": {"kind": "emma"}}, ["target", "'same'", "'ema'"]),
         ({"method": "supervised", "predictor": {"kind": "mlp"}}, ["predictor", "supervised"]),
         ({"batch_size": 64, "accumulate": 3}, ["accumulate", "does not divide"]),

@@ -5,8 +5,9 @@ Legend: B images of this rank's share of a batch, C channels, S view size.
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -57,6 +58,7 @@ class Batches:
         world: number of ranks.
         device: where the views are made.
         workers: processes that decode files, 0 for none; None takes this rank's share of the processors.
+        each: how to go through both views of images in memory, as the built-in ``map`` does or both at once.
 
     Raises:
         UsageError: if the part has fewer images than a batch, or ``world`` does not divide the batch.
@@ -73,6 +75,7 @@ class Batches:
         world: int = 1,
         device: torch.device | str = "cpu",
         workers: int | None = None,
+        each: Callable[..., Iterable[Tensor]] = map,
     ) -> None:
         if batch_size < 1 or batch_size % world:
             raise UsageError(f"batch_size {batch_size}: must be a positive multiple of the {world} processes")
@@ -81,7 +84,7 @@ class Batches:
                 f"batch_size {batch_size}: larger than the train part, which has {len(part)} images"
             )
         self.part, self.views, self.batch_size, self.seed = part, views, batch_size, seed
-        self.device = torch.device(device)
+        self.device, self._each = torch.device(device), each
         self._share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         if isinstance(part, ArrayPart):
             self._resident = part.images.nbytes <= ON_DEVICE or self.device.type == "cpu"
@@ -122,7 +125,10 @@ class Batches:
         for first in range(start - start % together, len(order), together):
             rows = order[first : first + together]
             index = rows.flatten()
-            pair = self.views(self._gather(index), index, seed=self.seed, epoch=epoch)
+            view = partial(
+                self.views.view, images=self._gather(index), index=index, seed=self.seed, epoch=epoch
+            )
+            pair = self._each(view, (0, 1))
             for number, own, *views in zip(count(first), rows, *(v.split(size) for v in pair), strict=False):
                 if number >= start:
                     yield self._batch(own, (views[0], views[1]))

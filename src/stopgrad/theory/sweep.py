@@ -96,8 +96,8 @@ def axis(text: str) -> tuple[str, np.ndarray]:
     Raises:
         UsageError: for anything else, naming the part that is wrong.
 
-    >>> axis("eta=0:0.3:4")[1].tolist()
-    [0.0, 0.1, 0.2, 0.3]
+    >>> axis("eta=0:0.5:3")[1].tolist()
+    [0.0, 0.25, 0.5]
     """
     name, equals, values = text.partition("=")
     shape = f"grid: '{text}' is not NAME=FROM:TO:COUNT, NAME=FROM:TO:COUNT:log or NAME=A,B,..."

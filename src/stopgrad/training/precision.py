@@ -1,10 +1,13 @@
-"""Numbers and devices: what "auto" means on this machine."""
+"""Numbers, devices and threads: what "auto" means on this machine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
 
 from stopgrad.errors import UsageError
+from stopgrad.networks.encoders import CONVNET_S
 
 Precision = Literal["fp32", "bf16", "fp16"]
 FABRIC: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -35,6 +38,24 @@ def resolve_precision(name: str, device: str) -> Precision:
     if name == "fp16" and device != "cuda":
         raise UsageError(f"precision: fp16 needs CUDA, the device is {device}; use bf16 or fp32")
     return cast(Precision, name)
+
+
+def resolve_threads(threads: int | Literal["auto"], device: str, encoder: str) -> int:
+    """ "auto" is one thread for convnet-s on the CPU, else torch's own number."""
+    if threads != "auto":
+        return threads
+    return 1 if (device, encoder) == ("cpu", CONVNET_S) else torch.get_num_threads()
+
+
+@contextmanager
+def threads_of_an_operation(count: int | Literal["auto"]) -> Iterator[None]:
+    """While open, an operation on the CPU uses ``count`` threads, or "auto" as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count == "auto" else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fast_bf16(device: str) -> bool:

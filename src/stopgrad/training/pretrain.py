@@ -29,10 +29,11 @@ from stopgrad.training.distributed import join_batch_norm, launch
 from stopgrad.training.folder import MetricsLog, RunFolder, run_logger
 from stopgrad.training.online import OnlineProbe
 from stopgrad.training.optimizer import build_optimizer
-from stopgrad.training.precision import resolve_device, resolve_precision
+from stopgrad.training.precision import resolve_device, resolve_precision, resolve_threads
 from stopgrad.training.progress import Progress
 from stopgrad.training.results import evaluate_run
 from stopgrad.training.settings import RunSettings, read_yaml, validate
+from stopgrad.training.side_by_side import SideBySide, TwoThreads, runs_side_by_side
 from stopgrad.training.state import TrainState
 from stopgrad.training.trainer import Diverged, Trainer
 
@@ -60,7 +61,7 @@ def run(
         UsageError: for settings that cannot work here, before anything is written.
         Interrupted: when SIGINT or SIGTERM stopped it; the checkpoint is written.
     """
-    settings = settings.but(precision=resolve_precision(settings.precision, resolve_device(settings.device)))
+    settings = complete(settings)
     folder = RunFolder(out)
     checkpoint = _checkpoint_to_resume(folder, settings, resume)
     fabric = launch(settings)
@@ -81,6 +82,19 @@ def run(
         if trainer.metrics is not None:
             trainer.metrics.close()
     return session.finish(folder, loss=loss, diverged_at=diverged_at)
+
+
+def complete(settings: RunSettings) -> RunSettings:
+    """Settings whose precision and threads are those that "auto" stands for on this machine.
+
+    Raises:
+        UsageError: when the device is not there, or cannot compute in the precision asked for.
+    """
+    device = resolve_device(settings.device)
+    return settings.but(
+        precision=resolve_precision(settings.precision, device),
+        threads=resolve_threads(settings.threads, device, settings.encoder.name),
+    )
 
 
 @dataclass
@@ -108,11 +122,14 @@ class Session:
     def trainer(self, folder: RunFolder, checkpoint: dict[str, Any] | None, show_progress: bool) -> Trainer:
         """The loop, at the step of the checkpoint, with the run folder set up for it."""
         settings, fabric = self.settings, self.fabric
+        threads = TwoThreads() if runs_side_by_side(settings, fabric) else None
         batches = Batches(
             self.dataset.train, self.views, settings.batch_size, seed=settings.seed, rank=fabric.global_rank,
             world=fabric.world_size, device=fabric.device, workers=settings.data.workers,
+            each=map if threads is None else threads.map,
         )  # fmt: skip
         state = self._state()
+        side_by_side = None if threads is None else SideBySide(self.learner, fabric, threads)
         if checkpoint is not None:
             state.load_state_dict(checkpoint)
         metrics = None
@@ -125,7 +142,7 @@ class Session:
         progress = Progress(settings.epochs * len(batches), done=state.step, visible=show)
         return Trainer(
             settings, self.facts, fabric, folder, state, batches, self.embedder.normalise,
-            self._evaluator(state), metrics, progress, saved_step=state.step,
+            self._evaluator(state), metrics, progress, side_by_side, saved_step=state.step,
         )  # fmt: skip
 
     def introduce(self, step: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -25,6 +25,7 @@ from stopgrad.training.recipes import recipe
 
 KINDS = ("target", "predictor")
 AXES = ("target", "predictor", "gradient", "pairing", "distance")
+SCALARS = {"str", "int", "float", "bool", "constrained-int", "constrained-float"}
 
 
 class EvaluationSettings(Frozen):
@@ -70,6 +71,10 @@ class RunSettings(Frozen):
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Threads of one operation of a training step on the CPU. Rounding depends on it, so `config.yaml` holds
+    the number that "auto" stood for: 1 for convnet-s on the CPU, whose operations are too small to be shared,
+    else torch's own number. convnet-s with 1 computes both views of a batch at once, in a thread each."""
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint_minutes: float = Field(10, gt=0)
     """Within an epoch a checkpoint is written at least this often; at the end of an epoch always."""
@@ -211,7 +216,9 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         siblings = _fields_at(first["loc"][:-1], model)
         return f"{path}: unknown setting{nearest(str(first['loc'][-1]), siblings)}"
-    message = first["msg"][0].lower() + first["msg"][1:]
+    # of a union every member says what it expects
+    messages = [e["msg"] for e in faults or [first] if _path(e["loc"], model) == path]
+    message = ", or ".join(dict.fromkeys(message[0].lower() + message[1:] for message in messages))
     given = "" if first["type"] == "missing" else f", got {first['input']!r}"
     return f"{path}: {message}{given}"
 
@@ -255,8 +262,8 @@ def _walk(
     steps: list[tuple[str | int, list[type[BaseModel]]]] = []
     here = [model]
     for step in location:
-        if isinstance(step, str) and "[" in step:
-            continue  # pydantic's name for a model with a validator of its own, inside a union
+        if isinstance(step, str) and ("[" in step or step in SCALARS):
+            continue  # pydantic's name for a member of a union that is no plain model
         tagged = [m for m in here if step in (_tag(m), m.__name__)]
         if tagged and not any(step in m.model_fields for m in here):
             here = tagged

@@ -20,8 +20,10 @@ from stopgrad.training.build import DataFacts
 from stopgrad.training.checkpoint import save_checkpoint
 from stopgrad.training.folder import MetricsLog, RunFolder
 from stopgrad.training.optimizer import set_learning_rate
+from stopgrad.training.precision import threads_of_an_operation
 from stopgrad.training.progress import Progress
 from stopgrad.training.settings import RunSettings
+from stopgrad.training.side_by_side import SideBySide
 from stopgrad.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Trainer:
     evaluate: Callable[[], dict[str, Any]]
     metrics: MetricsLog | None
     progress: Progress
+    side_by_side: SideBySide | None = None
     saved_step: int = 0
 
     @property
@@ -110,21 +113,22 @@ class Trainer:
         start = self.state.step - epoch * len(self.batches)
         saved_at = time.perf_counter()
         self.state.learner.train()
-        for batch in self.batches.epoch(epoch, start):
-            nodes, lr = self._step(batch)
-            last = self.state.step % len(self.batches) == 0
-            if last or self.state.step % LOG_EVERY == 0:
-                self._write_step_row(nodes, lr)
-            # several processes ask each other only now and then, for every question is a message; what the
-            # last step of an epoch leaves is saved with the epoch's own row
-            if last or (self.fabric.world_size > 1 and self.state.step % LOG_EVERY):
-                continue
-            due = time.perf_counter() - saved_at > 60 * self.settings.checkpoint_minutes
-            if self._anybody(asked or due):
-                self.save()
-                saved_at = time.perf_counter()
-                if self._anybody(asked):
-                    self._stop(asked)
+        with threads_of_an_operation(self.settings.threads):
+            for batch in self.batches.epoch(epoch, start):
+                nodes, lr = self._step(batch)
+                last = self.state.step % len(self.batches) == 0
+                if last or self.state.step % LOG_EVERY == 0:
+                    self._write_step_row(nodes, lr)
+                # several processes ask each other only now and then, for every question is a message; what
+                # the last step of an epoch leaves is saved with the epoch's own row
+                if last or (self.fabric.world_size > 1 and self.state.step % LOG_EVERY):
+                    continue
+                due = time.perf_counter() - saved_at > 60 * self.settings.checkpoint_minutes
+                if self._anybody(asked or due):
+                    self.save()
+                    saved_at = time.perf_counter()
+                    if self._anybody(asked):
+                        self._stop(asked)
 
     def _stop(self, asked: list[int]) -> NoReturn:
         raise Interrupted(asked[0] if asked else signal.SIGTERM, self.state.step)
@@ -139,11 +143,7 @@ class Trainer:
         labels = batch.labels.chunk(parts) if batch.labels is not None else [None] * parts
         rows = []
         for i, own_labels in enumerate(labels):
-            last = i == parts - 1
-            with self.fabric.no_backward_sync(state.learner, enabled=not last):
-                nodes: Nodes = state.learner(tuple(view[i] for view in views), own_labels)
-                self.fabric.backward(nodes.loss / parts)
-            rows.append(_detached(nodes))
+            rows.append(self._pass((views[0][i], views[1][i]), own_labels, last=i == parts - 1))
         if settings.optimizer.clip is not None:
             self.fabric.clip_gradients(
                 state.learner, state.optimizer, max_norm=settings.optimizer.clip, error_if_nonfinite=False
@@ -157,6 +157,16 @@ class Trainer:
         self._train_probe(nodes, batch.labels)
         self.progress.advance(self.settings.batch_size)
         return nodes, lr
+
+    def _pass(self, views: tuple[Tensor, Tensor], labels: Tensor | None, last: bool) -> Nodes:
+        """Forward and backward pass over one accumulated part; the nodes come without a graph."""
+        parts = self.settings.accumulate
+        if self.side_by_side is not None:
+            return _detached(self.side_by_side(views, labels, parts))
+        with self.fabric.no_backward_sync(self.state.learner, enabled=not last):
+            nodes: Nodes = self.state.learner(views, labels)
+            self.fabric.backward(nodes.loss / parts)
+        return _detached(nodes)
 
     def _train_probe(self, nodes: Nodes, labels: Tensor | None) -> None:
         state = self.state
@@ -221,7 +231,8 @@ class Trainer:
 
 
 def _detached(nodes: Nodes) -> Nodes:
-    return Nodes(nodes.loss.detach(), *(tuple(x.detach() for x in row) for row in nodes[1:]))
+    """Without a graph and in float32, whatever the precision of the training."""
+    return Nodes(nodes.loss.detach(), *(tuple(x.detach().float() for x in row) for row in nodes[1:]))
 
 
 def _join(rows: list[Nodes]) -> Nodes:
