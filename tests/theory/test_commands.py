@@ -88,6 +88,17 @@ def test_sweep(call, tmp_path):
     assert "modes" not in text  # the progress bar goes to stderr
 
 
+def test_predict(call):
+    data = ("--distance", "euclidean", "--l-d", "1,0.2", "--l-s", "1.5,1", "--lr", 0.01)
+    result = call.json("predict", "--method", "byol-lp", *data, "--eta", 0.3)
+    assert (result["closed_form"], result["collapses"], result["cause"]) == (True, True, "eta")
+    assert result["remedy"]["eta"] < 0.3
+    assert call.json("predict", "--method", "byol", *data)["closed_form"] is False
+    status, out, err = call("predict", "--method", "byol-lp", "--l-d", "x", "--l-s", "1", "--lr", 0.1)
+    assert (status, out) == (2, "")
+    assert "--l-d" in err
+
+
 def test_figure(call, tmp_path):
     names = {row["name"] for row in call.json("figure")["figures"]}
     assert {"tian2021-fig3", "halvagal2023-fig4", "basin-map", "phase-diagram"} <= names

@@ -176,6 +176,48 @@ def sweep(
 
 
 @app.command()
+def predict(
+    method: Annotated[str, typer.Option("--method", help="Name from `stopgrad methods`.")],
+    l_d: Annotated[str, typer.Option("--l-d", help="Eigenvalues of what two views share, such as 1,0.5.")],
+    l_s: Annotated[str, typer.Option("--l-s", help="Eigenvalues of one view, in the same order.")],
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate of the encoder, > 0.")],
+    alpha_p: AlphaP = 1.0,
+    eta: Eta = 0.0,
+    ema: Annotated[float | None, typer.Option("--ema", help="Momentum of the target.")] = None,
+    distance: Annotated[
+        str | None, typer.Option("--distance", help="In place of the method's own: euclidean.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of the run, >= 1.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What becomes of a method on given data: collapse, its cause, and the nearest setting without it."""
+    from stopgrad.theory.predict import DataStatistics, run
+
+    statistics = DataStatistics(_numbers("--l-d", l_d), _numbers("--l-s", l_s))
+    result = run(method, statistics, lr=lr, alpha_p=alpha_p, eta=eta, ema=ema, distance=distance, steps=steps)
+    if not result["closed_form"]:
+        show(result, as_json, [f"no closed form: {result['reason']}"])
+        return
+    lines = [f"collapses  {'yes, by ' + str(result['cause']) if result['collapses'] else 'no'}"]
+    lines += [f"remedy     {name} = {value}" for name, value in result["remedy"].items()]
+    lines += [
+        f"mode {mode['l_d']:g}/{mode['l_s']:g}: "
+        f"{'survives' if mode['survives'] else 'dies'}, p {mode['p']:.4g}, s {mode['s']:.4g}"
+        for mode in result["modes"]
+    ]
+    show(result, as_json, [*lines, *result["notes"]])
+
+
+def _numbers(flag: str, text: str) -> list[float]:
+    from stopgrad.errors import UsageError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{flag}: '{text}' is not a list of numbers such as 1,0.5") from error
+
+
+@app.command()
 def figure(
     name: Annotated[
         str | None, typer.Argument(help="Name of the picture; all are listed without it.")
