@@ -16,7 +16,6 @@ fresh process for each batch.
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -148,7 +147,9 @@ def memory(count: int) -> list[tuple[int, float]]:
 
 
 def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak resident memory of this process; ru_maxrss would count the parent's too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def table(result: dict[str, Any]) -> str:
