@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCK := $(shell cat constraints.txt pyproject.toml | cksum | tr -d ' ')
 READY := .venv/.ready-$(LOCK)
 
-.PHONY: demo test test-slow check format results bench clean
+.PHONY: demo test test-slow test-search check format results bench clean
 
 demo: $(READY)
 	$(BIN)/python -m stopgrad.experiments.demo
@@ -17,6 +17,10 @@ test: check
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+# properties on new draws; `--hypothesis-seed` repeats a run
+test-search: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --hypothesis-profile=search $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check

@@ -1,4 +1,8 @@
-"""Pictures in every format, written here; the index cache goes to a place of its own."""
+"""Pictures in every format, written here; the index cache goes to a place of its own.
+
+Properties are tried on the same draws in every run, so that a change is what turns a test red; new draws are
+for ``make test-search``.
+"""
 
 import struct
 import zlib
@@ -8,8 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("same")
 
 Rgb = NDArray[np.uint8]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 from torch import nn
@@ -151,6 +151,7 @@ def triplet(l_d, l_s, alpha_p, beta, eta, p0, s0, t):
     alpha_p=st.floats(0.3, 5.0),
     beta=st.one_of(st.none(), st.floats(0.1, 3.0)),
 )
+@example(l_d=0.7, eta=0.28125, p0=-1.296875, s0=1.0, alpha_p=0.5, beta=1.0625)  # w and w_a cross at 0.1
 def test_modes_end_as_integration_ends(l_d, eta, p0, s0, alpha_p, beta):
     assume(abs(eta - l_d**2 / 4) > 0.003)  # where roots meet, modes creep
     method = SIMSIAM if beta is None else SIMSIAM.but(target=Ema(tau=1 - beta * LR))

@@ -1065,19 +1065,21 @@ def _arrivals(case: _Case, alive: np.ndarray, p: np.ndarray, s: np.ndarray) -> n
     goal = np.where(p != 0, np.abs(p), np.abs(case.start))
 
     def away(now: _State) -> np.ndarray:
-        """Distance from the end, 1 on arrival. (..., n)"""
+        """Distances of two weights from their ends, each 1 on arrival. (2, ..., n)"""
         w, end = np.abs(now.w), np.sqrt(s)
-        living = np.maximum(_ratio(np.abs(now.p - p), goal), _ratio(np.abs(w - end), end))
-        return np.where(alive, living, _ratio(np.maximum(w, np.abs(now.w_a)), case.w0)) / NEAR
+        living = np.stack([_ratio(np.abs(now.p - p), goal), _ratio(np.abs(w - end), end)])
+        dying = np.stack([_ratio(w, case.w0), _ratio(np.abs(now.w_a), case.w0)])
+        return np.where(alive, living, dying) / NEAR
 
     t, path = case.course(lambda now: bool((away(now) < 0.99).all()))
-    distance = away(path)
-    there = distance <= 1
+    distances = away(path)
+    there = (distances <= 1).all(axis=0)
     later = np.argmax(there, axis=0).clip(min=1)
     mode = np.arange(len(p))
-    before, after = (np.log(distance[i, mode].clip(min=1e-30)) for i in (later - 1, later))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        times = t[later - 1] + before / (before - after) * (t[later] - t[later - 1])
+    before, after = (np.log(distances[:, i, mode].clip(min=1e-30)) for i in (later - 1, later))
+    # each by itself, as the larger of both has a bend where they cross; the last to arrive decides
+    share = np.divide(before, before - after, out=np.zeros_like(before), where=before > 0).max(axis=0)
+    times = t[later - 1] + share * (t[later] - t[later - 1])
     return np.where(there[0], 0.0, np.where(there.any(axis=0), times, np.inf))
 
 
