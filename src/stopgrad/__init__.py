@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stopgrad.jobs import embed, export, pretrain, probe
     from stopgrad.method import Method
-    from stopgrad.parts.distance import cosine, euclidean, squared_l2
+    from stopgrad.parts.distances import cosine, euclidean, squared_l2
     from stopgrad.parts.predictors import DirectPred
     from stopgrad.parts.target import EmaTarget
 
@@ -35,9 +35,9 @@ _HOME = {
     "Method": "stopgrad.method",
     "DirectPred": "stopgrad.parts.predictors",
     "EmaTarget": "stopgrad.parts.target",
-    "cosine": "stopgrad.parts.distance",
-    "squared_l2": "stopgrad.parts.distance",
-    "euclidean": "stopgrad.parts.distance",
+    "cosine": "stopgrad.parts.distances",
+    "squared_l2": "stopgrad.parts.distances",
+    "euclidean": "stopgrad.parts.distances",
 }
 
 

@@ -17,3 +17,8 @@ class Frozen(BaseModel):
             pydantic.ValidationError: for an unknown field or a value outside its range.
         """
         return type(self).model_validate({**dict(self), **changes})
+
+
+def named(value: Any) -> Any:
+    """A bare name as settings of that kind with its defaults: ``"cosine"`` as ``{"kind": "cosine"}``."""
+    return {"kind": value} if isinstance(value, str) else value

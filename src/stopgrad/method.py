@@ -5,20 +5,32 @@ p_v (B, D) the predictor's output for z_v, t_v (B, D) the target's projection of
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from stopgrad.frozen import Frozen
 from stopgrad.networks.encoders import Encoder
 from stopgrad.networks.heads import ProjectorSettings, build_projector
-from stopgrad.parts.distance import DISTANCES, FORMULAS, DistanceName
-from stopgrad.parts.gradient import GradientName, straight_through
-from stopgrad.parts.pairing import CROSS_VIEW, Pair
-from stopgrad.parts.predictors import Identity, Linear, Mlp, Predictor, PredictorSettings, Spectral
-from stopgrad.parts.target import Ema, EmaTarget, Same, Target
+from stopgrad.parts.distances import Cosine, DistanceSettings
+from stopgrad.parts.gradient import Decomposed, Exact, GradientSettings, Tangential
+from stopgrad.parts.pairing import CROSS_VIEW, Node, Pair
+from stopgrad.parts.predictors import (
+    Identity,
+    Linear,
+    Mlp,
+    Optimal,
+    Partitioned,
+    Predictor,
+    PredictorSettings,
+    Spectral,
+)
+from stopgrad.parts.ranks import joint
+from stopgrad.parts.target import Same, Target
 
 
 class Branch(NamedTuple):
@@ -31,13 +43,17 @@ class Branch(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """What one forward pass computed; the diagnostics read the same tensors as the loss."""
+    """What one forward pass computed; the diagnostics read the same tensors as the loss.
+
+    ``indices`` holds the images' numbers in the training part, int64 (B,), where they are known.
+    """
 
     loss: Tensor
     h: tuple[Tensor, ...]
     z: tuple[Tensor, ...]
     p: tuple[Tensor, ...]
     t: tuple[Tensor, ...]
+    indices: Tensor | None = None
 
 
 class Learner(nn.Module, ABC):
@@ -47,19 +63,28 @@ class Learner(nn.Module, ABC):
     projector: nn.Module
     predictor: nn.Module
 
-    def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Nodes:
+    def forward(
+        self, views: Sequence[Tensor], labels: Tensor | None = None, indices: Tensor | None = None
+    ) -> Nodes:
         """The loss of a batch and the nodes it was made of.
 
         One forward pass per view, so that batch normalisation sees each view alone, as in the papers.
+
+        Args:
+            views: each (B, C, S, S).
+            labels: int64 (B,), for what learns from them.
+            indices: the images' numbers in the training part, int64 (B,), for what remembers them.
         """
-        return self.join([self.branch(x) for x in views], labels)
+        return self.join([self.branch(x) for x in views], labels, indices)
 
     @abstractmethod
     def branch(self, x: Tensor) -> Branch:
         """The nodes of one view."""
 
     @abstractmethod
-    def join(self, branches: Sequence[Branch], labels: Tensor | None = None) -> Nodes:
+    def join(
+        self, branches: Sequence[Branch], labels: Tensor | None = None, indices: Tensor | None = None
+    ) -> Nodes:
         """The loss of a batch from the nodes of its views."""
 
     def after_step(self, nodes: Nodes, progress: float) -> None:
@@ -91,38 +116,96 @@ class Method(Frozen):
 
     target: Target = Same()
     predictor: PredictorSettings = Mlp()
-    gradient: GradientName = "exact"
+    gradient: GradientSettings = Exact()
     pairing: tuple[Pair, ...] = CROSS_VIEW
-    distance: DistanceName = "cosine"
+    distance: DistanceSettings = Cosine()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        gradient, distance = self.gradient, self.distance
+        if isinstance(gradient, Tangential) and not distance.normalises:
+            raise ValueError(
+                f"gradient: 'tangential' is of distances on the sphere, not of '{distance.kind}'"
+            )
+        if isinstance(gradient, Decomposed):
+            probe = torch.ones(2, 2)
+            if distance.pull(probe, probe, probe) is None:
+                raise ValueError(f"gradient: 'decomposed' knows no extra gradient of '{distance.kind}'")
+        if "inv" in self.functions and isinstance(self.predictor, Spectral | Partitioned | Optimal):
+            raise ValueError(f"pairing: inv() needs a learned predictor, '{self.predictor.kind}' is none")
+        return self
 
     def build(self, encoder: Encoder, projector: ProjectorSettings) -> "SiameseLearner":
         """A learner around ``encoder`` and a fresh projector."""
         return SiameseLearner(self, encoder, projector)
 
-    def loss(self, z: Sequence[Tensor], p: Sequence[Tensor], t: Sequence[Tensor]) -> Tensor:
-        """The scalar loss of a batch from its nodes, one tensor (B, D) per view in each argument."""
-        if self.gradient == "straight-through":
-            p = [straight_through(zv, pv) for zv, pv in zip(z, p, strict=True)]
+    def loss(
+        self,
+        z: Sequence[Tensor],
+        p: Sequence[Tensor],
+        t: Sequence[Tensor],
+        predictor: nn.Module | None = None,
+        inverse: nn.Module | None = None,
+    ) -> Tensor:
+        """The scalar loss of a batch from its nodes, one tensor (B, D) per view in each argument.
+
+        Args:
+            z, p, t: the nodes.
+            predictor, inverse: what ``p()`` and ``inv()`` of the pairing stand for; needed where it has them,
+                and ``predictor`` where `calls_predictor` says so.
+        """
         if self.stops_gradient:
             t = [tv.detach() for tv in t]
-        nodes = {f"{letter}{v}": x for letter, row in zip("zpt", (z, p, t), strict=True)
-                 for v, x in enumerate(row, start=1)}  # fmt: skip
-        distance = DISTANCES[self.distance]
-        terms = [pair.weight * distance(nodes[pair.query], nodes[pair.key]) for pair in self.pairing]
+        functions: dict[str, Callable[[Tensor], Tensor] | None] = {
+            "sg": torch.detach, "p": predictor, "inv": inverse,
+        }  # fmt: skip
+        separate = isinstance(self.gradient, Decomposed) and self.gradient.predictor == "separate"
+        if not separate:
+            p = [self.gradient.prediction(zv, pv) for zv, pv in zip(z, p, strict=True)]
+            return self._sum(_Values(functions, z=z, p=p, t=t))
+        assert predictor is not None
+        fixed = {name: weight.detach() for name, weight in predictor.named_parameters()}
+        through = [functional_call(predictor, fixed, (zv,)) for zv in z]
+        own = [predictor(zv.detach()) for zv in z]
+        encoder_loss = self._sum(_Values(functions, z=z, p=through, t=t))
+        predictor_loss = self.but(gradient=Exact())._sum(_Values(functions, z=z, p=own, t=t))
+        return encoder_loss + predictor_loss
+
+    def _sum(self, value: "_Values") -> Tensor:
+        """The weighted terms of the pairing, added up."""
+        of_batch = self.distance.of_batch or self.gradient.of_batch
+        terms = []
+        for pair in self.pairing:
+            query, key = Node.read(pair.query), Node.read(pair.key)
+            rows = [value(node) for node in (query, key, query._replace(view=key.view))]
+            rows = [joint(x) for x in rows] if of_batch else rows
+            terms.append(pair.weight * self.gradient.term(self.distance, *rows))
         return torch.stack(terms).sum()
 
     @property
     def stops_gradient(self) -> bool:
         """Whether the keys are constants for the gradient."""
-        return isinstance(self.target, Ema) or self.target.stop_gradient
+        return not isinstance(self.target, Same) or self.target.stop_gradient
+
+    @property
+    def functions(self) -> set[str]:
+        """The functions that the pairing applies to nodes."""
+        return {name for pair in self.pairing for text in (pair.query, pair.key)
+                for name in Node.read(text).functions}  # fmt: skip
+
+    @property
+    def calls_predictor(self) -> bool:
+        """Whether the loss runs the predictor again, beyond the p_v of each view."""
+        separate = isinstance(self.gradient, Decomposed) and self.gradient.predictor == "separate"
+        return separate or bool(self.functions & {"p", "inv"})
 
     def explain(self) -> str:
         """The equations of the method, in one paragraph."""
-        terms = " + ".join(map(str, self.pairing))
-        through = "" if self.gradient == "exact" else " Gradient: p_v enters as z_v + sg(p_v - z_v)."
+        terms = " + ".join(map(str, self.pairing)).replace("+ -", "- ")
+        inverse = ", inv another such network" if "inv" in self.functions else ""
         return (
-            f"L = {terms}, where {FORMULAS[self.distance]}; z_v = g(f(x_v)) for views v = 1, 2; "
-            f"{self.predictor.equation()}; {self.target.equation()}.{through}"
+            f"L = {terms}, where {self.distance.formula()}; z_v = g(f(x_v)) for views v = 1, 2; "
+            f"{self.predictor.equation()}{inverse}; {self.target.equation()}.{self.gradient.explain()}"
         )
 
     def notes(self) -> list[str]:
@@ -153,8 +236,31 @@ class Method(Frozen):
         return notes
 
 
+class _Values:
+    """The value of each node, computed once."""
+
+    def __init__(
+        self, functions: dict[str, Callable[[Tensor], Tensor] | None], **letters: Sequence[Tensor]
+    ) -> None:
+        self._functions, self._letters = functions, letters
+        self._known: dict[Node, Tensor] = {}
+
+    def __call__(self, node: Node) -> Tensor:
+        if node not in self._known:
+            self._known[node] = self._compute(node)
+        return self._known[node]
+
+    def _compute(self, node: Node) -> Tensor:
+        if not node.functions:
+            return self._letters[node.letter][node.view - 1]
+        outermost, *rest = node.functions
+        function = self._functions[outermost]
+        assert function is not None, f"{node} needs the module that {outermost}() stands for"
+        return function(self(node._replace(functions=tuple(rest))))
+
+
 class SiameseLearner(Learner):
-    """Two views through one encoder and projector, a predictor, and a target that is the same or an EMA."""
+    """Views through one encoder and projector, a predictor, and a target that is the same or another."""
 
     def __init__(self, method: Method, encoder: Encoder, projector: ProjectorSettings):
         super().__init__()
@@ -162,7 +268,8 @@ class SiameseLearner(Learner):
         self.encoder = encoder
         self.projector = build_projector(projector, encoder.width)
         self.predictor: Predictor = method.predictor.build(projector.out)
-        self.target = EmaTarget(self.online, method.target.tau) if isinstance(method.target, Ema) else None
+        self.inverse = method.predictor.build(projector.out) if "inv" in method.functions else None
+        self.target = method.target.build(self.online)
 
     @property
     def online(self) -> nn.Sequential:
@@ -172,19 +279,24 @@ class SiameseLearner(Learner):
     def branch(self, x: Tensor) -> Branch:
         """Through the online network, and through the target's where it is another."""
         h, z, p = self.embed(x)
-        return Branch(h, z, p, z if self.target is None else self.target(x))
+        return Branch(h, z, p, self.target.branch(x, z))
 
-    def join(self, branches: Sequence[Branch], labels: Tensor | None = None) -> Nodes:
+    def join(
+        self, branches: Sequence[Branch], labels: Tensor | None = None, indices: Tensor | None = None
+    ) -> Nodes:
         """The method's loss; it needs no labels."""
         h, z, p, t = zip(*branches, strict=True)
-        return Nodes(self.method.loss(z, p, t), h, z, p, t)
+        t = self.target.join(t, indices)
+        return Nodes(self.method.loss(z, p, t, self.predictor, self.inverse), h, z, p, t, indices)
 
     @torch.no_grad()
     def after_step(self, nodes: Nodes, progress: float) -> None:
         """Closed-form predictor first, then the target: the authors' order (Tian et al. 2021, their code)."""
-        self.predictor.after_step([z.detach() for z in nodes.z], [t.detach() for t in nodes.t])
-        if self.target is not None and isinstance(self.method.target, Ema):
-            self.target.update(self.online, self.method.target.tau_at(progress))
+        t = [tv.detach() for tv in nodes.t]
+        self.predictor.after_step([z.detach() for z in nodes.z], t)
+        if self.inverse is not None:
+            self.inverse.after_step(())
+        self.target.after_step(self.online, t, nodes.indices, progress)
 
 
 class Supervised(Frozen):
@@ -220,10 +332,12 @@ class SupervisedLearner(Learner):
         h = self.encoder(x)
         return Branch(h, h, h, h)
 
-    def join(self, branches: Sequence[Branch], labels: Tensor | None = None) -> Nodes:
+    def join(
+        self, branches: Sequence[Branch], labels: Tensor | None = None, indices: Tensor | None = None
+    ) -> Nodes:
         """Mean cross-entropy over the views."""
         if labels is None:
             raise ValueError("supervised training needs labels")
         h = tuple(branch.h for branch in branches)
         losses = [nn.functional.cross_entropy(self.classifier(features), labels) for features in h]
-        return Nodes(torch.stack(losses).mean(), h, h, h, h)
+        return Nodes(torch.stack(losses).mean(), h, h, h, h, indices)

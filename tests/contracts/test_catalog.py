@@ -108,7 +108,7 @@ def slow_loss(method: Method | Supervised, learner: Learner, views, labels: Tens
             nodes[f"z{v}"], nodes[f"p{v}"] = z, learner.predictor(z)
             nodes[f"t{v}"] = learner.target.network(view) if isinstance(method.target, Ema) else z
     return sum(
-        p.weight * slow_distance(nodes[p.query], nodes[p.key], method.distance) for p in method.pairing
+        p.weight * slow_distance(nodes[p.query], nodes[p.key], method.distance.kind) for p in method.pairing
     )
 
 

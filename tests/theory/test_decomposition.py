@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from stopgrad.diagnostics import center_norm, residual_norm, unit
 from stopgrad.errors import UsageError
-from stopgrad.parts.distance import cosine
+from stopgrad.parts.distances import cosine
 from stopgrad.theory.decomposition import (
     bias_only,
     center_share,

@@ -15,6 +15,7 @@ from torch import nn
 from stopgrad.catalog import lookup
 from stopgrad.errors import UsageError
 from stopgrad.method import Method
+from stopgrad.parts.gradient import StraightThrough
 from stopgrad.parts.pairing import Pair
 from stopgrad.parts.predictors import Identity, Linear, Mlp, Spectral
 from stopgrad.parts.target import Ema, Same
@@ -62,7 +63,7 @@ class Matrices:
         if isinstance(predictor, Spectral):
             W_p = predictor.weight(torch.from_numpy(W @ self.sigma_s @ W.T)).numpy()
         gap = W_a @ self.X - W_p @ W @ self.sigma_s
-        back = np.eye(self.n) if self.method.gradient == "straight-through" else W_p.T
+        back = np.eye(self.n) if isinstance(self.method.gradient, StraightThrough) else W_p.T
         dW = back @ gap - self.eta * W
         if same and not self.method.target.stop_gradient:
             dW += W_p @ W @ self.X - W @ self.sigma_s

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import gamma, hyp2f1
 
 from stopgrad.errors import UsageError
-from stopgrad.parts.distance import DISTANCES
+from stopgrad.parts.distances import DISTANCES
 from stopgrad.parts.gradient import straight_through
 from stopgrad.parts.predictors import DirectPred
 from stopgrad.theory.representation import (
@@ -31,7 +31,7 @@ def loss_of_parts(z1, z2, w_p, loss, variant):
     p = z1 if variant == "no-predictor" else z1 @ w_p.T
     if variant == "isoloss":
         p = straight_through(z1, p)
-    return DISTANCES[loss](p, z2 if variant == "no-stop-gradient" else z2.detach())
+    return DISTANCES[loss]()(p, z2 if variant == "no-stop-gradient" else z2.detach())
 
 
 def exact_views(n, q, k, seed=0, pairs=400):

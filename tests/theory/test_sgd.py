@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stopgrad.errors import UsageError
+from stopgrad.parts.distances import Euclidean
 from stopgrad.parts.predictors import Identity, Linear
 from stopgrad.parts.target import Ema, Same
 from stopgrad.theory.flow import Flow
@@ -152,7 +153,7 @@ def test_the_optimiser_is_the_trainers(decay, target):
 
 def test_the_method_is_made_of_the_packages_parts():
     byol = method_of(some_flow(), 1e-3)
-    assert (byol.target, byol.predictor, byol.distance) == (Ema(tau=0.9995), Linear(), "euclidean")
+    assert (byol.target, byol.predictor, byol.distance) == (Ema(tau=0.9995), Linear(), Euclidean())
     naive = method_of(some_flow(target="same", stop_gradient=False, predictor="none"), 1e-3)
     assert (naive.target, naive.predictor) == (Same(stop_gradient=False), Identity())
     assert method_of(some_flow(predictor="symmetric"), 1e-3).predictor == Linear(symmetric=True)

@@ -96,7 +96,7 @@ def test_steps_are_those_of_one_view_after_the_other(method):
     assert_close(gradients, expected)
     assert_close(net.state_dict(), twin.state_dict())
     torch.testing.assert_close(nodes.loss, plain.loss)
-    for row, of_plain in zip(nodes[1:], plain[1:], strict=True):
+    for row, of_plain in zip(nodes[1:5], plain[1:5], strict=True):
         for x, y in zip(row, of_plain, strict=True):
             torch.testing.assert_close(x, y)
 
@@ -267,7 +267,9 @@ def test_what_a_step_leaves_to_read_is_float32(threads, tiny, tmp_path, monkeypa
     seen = set()
     monkeypatch.setattr("stopgrad.training.pretrain.evaluate_run", lambda *a, **k: dict(k))
     monkeypatch.setattr(
-        Trainer, "_train_probe", lambda self, nodes, _: seen.update(x.dtype for row in nodes[1:] for x in row)
+        Trainer,
+        "_train_probe",
+        lambda self, nodes, _: seen.update(x.dtype for row in nodes[1:5] for x in row),
     )
     run(tiny(method="byol", precision="bf16", threads=threads, epochs=1), tmp_path, show_progress=False)
     assert seen == {torch.float32}

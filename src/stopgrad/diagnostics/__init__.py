@@ -3,6 +3,7 @@
 Legend for all its files: N vectors of width D, one a row.
 """
 
+from stopgrad.diagnostics.decomposition import Gradient, Parts, decompose
 from stopgrad.diagnostics.spectrum import effective_rank, spectrum
 from stopgrad.diagnostics.spread import (
     alignment,
@@ -16,9 +17,12 @@ from stopgrad.diagnostics.verdict import Evidence, Verdict, judge
 
 __all__ = [
     "Evidence",
+    "Gradient",
+    "Parts",
     "Verdict",
     "alignment",
     "center_norm",
+    "decompose",
     "effective_rank",
     "embedding_std",
     "judge",

@@ -1,8 +1,11 @@
-"""Where the keys of the loss come from: the online network itself, or a slow copy of it."""
+"""Where the keys of the loss come from: the online network itself, or a slow copy of it.
+
+Legend: B batch, D width of the projection, V views; t_v (B, D) the target's projection of view v.
+"""
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -10,6 +13,32 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stopgrad.frozen import Frozen
+
+Schedule = Literal["constant", "cosine"]
+
+
+class TargetModule(nn.Module):
+    """What makes t_v; as it stands, t_v = z_v."""
+
+    def branch(self, x: Tensor, z: Tensor) -> Tensor:
+        """t_v (B, D) from one view's images (B, C, S, S) and projections (B, D) alone."""
+        return z
+
+    def join(self, t: Sequence[Tensor], indices: Tensor | None) -> tuple[Tensor, ...]:
+        """t_v of all views, V times (B, D), from what `branch` gave for each and the images' numbers (B,)."""
+        return tuple(t)
+
+    def after_step(
+        self, online: nn.Module, t: Sequence[Tensor], indices: Tensor | None, progress: float
+    ) -> None:
+        """Follow the online network, once per training step.
+
+        Args:
+            online: encoder and projector.
+            t: the step's targets, detached, V times (B, D).
+            indices: numbers of the step's images in the training part, int64 (B,).
+            progress: share of the run that is done, 0 to 1.
+        """
 
 
 class Same(Frozen):
@@ -25,6 +54,10 @@ class Same(Frozen):
         """How t_v is made, in one line."""
         return "t_v = sg(z_v)" if self.stop_gradient else "t_v = z_v (no stop-gradient)"
 
+    def build(self, online: nn.Module) -> TargetModule:
+        """The module beside an online network."""
+        return TargetModule()
+
 
 class Ema(Frozen):
     """The target is an exponential moving average of the online network (BYOL).
@@ -37,24 +70,22 @@ class Ema(Frozen):
 
     kind: Literal["ema"] = "ema"
     tau: float = Field(0.996, ge=0, le=1)
-    schedule: Literal["constant", "cosine"] = "constant"
-
-    def tau_at(self, progress: float) -> float:
-        """The rate when ``progress`` (0 to 1) of the run is done."""
-        if self.schedule == "constant":
-            return self.tau
-        return 1 - (1 - self.tau) * (math.cos(math.pi * progress) + 1) / 2
+    schedule: Schedule = "constant"
 
     def equation(self) -> str:
         """How t_v is made, in one line."""
         rate = f"tau = {self.tau:g}" + (" rising to 1" if self.schedule == "cosine" else "")
         return f"t_v = sg(g_a(f_a(x_v))), W_a <- tau W_a + (1 - tau) W after each step, {rate}"
 
+    def build(self, online: nn.Module) -> "EmaTarget":
+        """The module beside an online network."""
+        return EmaTarget(online, self.tau, self.schedule)
+
 
 Target = Annotated[Same | Ema, Field(discriminator="kind")]
 
 
-class EmaTarget(nn.Module):
+class EmaTarget(TargetModule):
     """A slow copy of a network that follows it by an exponential moving average.
 
     Parameters are averaged. Buffers (the running statistics of batch normalisation) are the copy's own:
@@ -63,6 +94,7 @@ class EmaTarget(nn.Module):
     Args:
         network: the network to follow; it is copied, not shared.
         tau: the share that is kept at each update, in [0, 1].
+        schedule: of tau over the run, see `Ema`.
 
     Example:
         >>> net = nn.Linear(2, 2)
@@ -74,15 +106,32 @@ class EmaTarget(nn.Module):
         True
     """
 
-    def __init__(self, network: nn.Module, tau: float = 0.996):
+    def __init__(self, network: nn.Module, tau: float = 0.996, schedule: Schedule = "constant"):
         super().__init__()
-        self.tau = tau
+        self.tau, self.schedule = tau, schedule
         self.network = copy.deepcopy(network).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The copy's output for ``x``, without a graph."""
         with torch.no_grad():
             return self.network(x)
+
+    def branch(self, x: Tensor, z: Tensor) -> Tensor:
+        """The copy's projections (B, D) of one view's images."""
+        output: Tensor = self(x)
+        return output
+
+    def after_step(
+        self, online: nn.Module, t: Sequence[Tensor], indices: Tensor | None, progress: float
+    ) -> None:
+        """Move the copy at the rate that the schedule has now."""
+        self.update(online, self.tau_at(progress))
+
+    def tau_at(self, progress: float) -> float:
+        """The rate when ``progress`` (0 to 1) of the run is done."""
+        if self.schedule == "constant":
+            return self.tau
+        return 1 - (1 - self.tau) * (math.cos(math.pi * progress) + 1) / 2
 
     @torch.no_grad()
     def update(self, source: nn.Module, tau: float | None = None) -> None:

@@ -56,7 +56,8 @@ from torch import nn
 from stopgrad.catalog import lookup
 from stopgrad.errors import UsageError, unknown
 from stopgrad.method import Method, Supervised
-from stopgrad.parts.distance import DISTANCES
+from stopgrad.parts.distances import DISTANCES, Euclidean
+from stopgrad.parts.gradient import Exact, StraightThrough
 from stopgrad.parts.pairing import CROSS_VIEW
 from stopgrad.parts.predictors import Identity, Linear, Mlp, Spectral
 from stopgrad.parts.target import Ema, Same
@@ -374,10 +375,10 @@ def _beyond_predictor(method: Method) -> str | None:
 
 
 def _beyond_distance(method: Method) -> str | None:
-    if method.distance != "euclidean":
+    if not isinstance(method.distance, Euclidean):
         return (
-            f"'{method.distance}' divides by each sample's length, so that its averages do not close in X "
-            "and X' (without weight decay it keeps tr(W W^T)); 'euclidean' is what the modes are of"
+            f"'{method.distance.kind}' divides by each sample's length, so that its averages do not close in "
+            "X and X' (without weight decay it keeps tr(W W^T)); 'euclidean' is what the modes are of"
         )
     return None
 
@@ -399,8 +400,10 @@ def _beyond_target(method: Method) -> str | None:
 
 
 def _beyond_gradient(method: Method) -> str | None:
-    if method.gradient == "exact" or isinstance(method.predictor, Identity):
+    if isinstance(method.gradient, Exact) or isinstance(method.predictor, Identity):
         return None
+    if not isinstance(method.gradient, StraightThrough):
+        return f"the modes are of the exact gradient and of straight-through, not of '{method.gradient.kind}'"
     if not isinstance(method.predictor, Spectral):
         return "'straight-through' gives a learned predictor no gradient; it is of predictors in closed form"
     return None if method.stops_gradient else "'straight-through' is of targets with stop-gradient"
@@ -946,7 +949,7 @@ class _Spectral(_Case):
         rule = setting.method.predictor
         assert isinstance(rule, Spectral)
         self.rule = rule
-        self.power = 1 if setting.method.gradient == "exact" else 0
+        self.power = 1 if isinstance(setting.method.gradient, Exact) else 0
         if not setting.stops:
             self.note, self.fallback, self.parts = _Unstopped.note, "stop_gradient", _Unstopped.parts
         elif rule.eps_form == "code":
@@ -1073,12 +1076,14 @@ def _arrivals(case: _Case, alive: np.ndarray, p: np.ndarray, s: np.ndarray) -> n
 
     t, path = case.course(lambda now: bool((away(now) < 0.99).all()))
     distances = away(path)
-    there = (distances <= 1).all(axis=0)
+    there = np.all(distances <= 1, axis=0)
     later = np.argmax(there, axis=0).clip(min=1)
     mode = np.arange(len(p))
     before, after = (np.log(distances[:, i, mode].clip(min=1e-30)) for i in (later - 1, later))
     # each by itself, as the larger of both has a bend where they cross; the last to arrive decides
-    share = np.divide(before, before - after, out=np.zeros_like(before), where=before > 0).max(axis=0)
+    share = np.divide(
+        before, before - after, out=np.zeros_like(before), where=(before > 0) & (before != after)
+    ).max(axis=0)
     times = t[later - 1] + share * (t[later] - t[later - 1])
     return np.where(there[0], 0.0, np.where(there.any(axis=0), times, np.inf))
 

@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from stopgrad.errors import UsageError
-from stopgrad.parts.distance import squared_l2
+from stopgrad.parts.distances import squared_l2
 from stopgrad.theory.domain import POSITIVE, matrix, reals
 
 

@@ -27,8 +27,9 @@ from stopgrad.errors import UsageError
 from stopgrad.method import Method, SiameseLearner
 from stopgrad.networks.encoders import Encoder, EncoderSettings
 from stopgrad.networks.heads import ProjectorSettings
+from stopgrad.parts.distances import Euclidean
 from stopgrad.parts.predictors import Identity, Linear
-from stopgrad.parts.target import Ema, Same
+from stopgrad.parts.target import Ema, EmaTarget, Same
 from stopgrad.theory.domain import POSITIVE, reals
 from stopgrad.theory.flow import Flow, FlowTrajectory
 
@@ -49,7 +50,7 @@ def method_of(flow: Flow, lr: float) -> Method:
         if flow.target == "ema"
         else Same(stop_gradient=flow.stop_gradient),
         predictor=Identity() if flow.predictor == "none" else Linear(symmetric=flow.predictor == "symmetric"),
-        distance="euclidean",
+        distance=Euclidean(),
     )
 
 
@@ -68,7 +69,7 @@ def learner_of(flow: Flow, lr: float) -> SiameseLearner:
     learner = method_of(flow, lr).build(encoder, projector).double()
     with torch.no_grad():
         _weight(learner.projector).copy_(W)
-        if learner.target is not None:
+        if isinstance(learner.target, EmaTarget):
             _weight(learner.target).copy_(W_a)
         if flow.predictor != "none":
             _weight(learner.predictor).copy_(W_p).requires_grad_(flow.predictor != "frozen")
@@ -158,5 +159,6 @@ def _matrices(learner: SiameseLearner) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """W, W_p and W_a, copied."""
     W = _weight(learner.projector).detach().numpy().copy()
     learned = [weight.detach().numpy().copy() for weight in learner.predictor.parameters()]
-    target = W if learner.target is None else _weight(learner.target).numpy().copy()
+    follows = isinstance(learner.target, EmaTarget)
+    target = _weight(learner.target).numpy().copy() if follows else W
     return W, learned[0] if learned else np.eye(len(W)), target

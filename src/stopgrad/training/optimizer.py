@@ -76,7 +76,9 @@ def build_optimizer(settings: OptimizerSettings, learner: Learner) -> torch.opti
     Raises:
         MissingExtra: for LARS without timm.
     """
-    predictor = {id(w) for w in learner.predictor.parameters()}
+    # an inverse predictor is one as well
+    heads = [learner.predictor, *(m for name, m in learner.named_children() if name == "inverse")]
+    predictor = {id(w) for head in heads for w in head.parameters()}
     weights = [w for w in learner.parameters() if w.requires_grad]
     groups = [
         *_groups(settings, [w for w in weights if id(w) not in predictor], of_predictor=False),

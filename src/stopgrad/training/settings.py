@@ -15,8 +15,8 @@ from stopgrad.frozen import Frozen
 from stopgrad.method import Method, Supervised
 from stopgrad.networks.encoders import EncoderSettings
 from stopgrad.networks.heads import ProjectorSettings
-from stopgrad.parts.distance import DistanceName
-from stopgrad.parts.gradient import GradientName
+from stopgrad.parts.distances import DistanceSettings
+from stopgrad.parts.gradient import GradientSettings
 from stopgrad.parts.pairing import Pair
 from stopgrad.parts.predictors import PredictorSettings
 from stopgrad.parts.target import Target
@@ -54,9 +54,9 @@ class RunSettings(Frozen):
     method: str
     target: Target | None = None
     predictor: PredictorSettings | None = None
-    gradient: GradientName | None = None
+    gradient: GradientSettings | None = None
     pairing: tuple[Pair, ...] | None = None
-    distance: DistanceName | None = None
+    distance: DistanceSettings | None = None
     recipe: str = "auto"
     data: DataSettings = DataSettings()
     views: str | Views

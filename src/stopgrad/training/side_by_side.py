@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stopgrad.method import Branch, Learner, Nodes
+from stopgrad.method import Branch, Learner, Method, Nodes
 from stopgrad.networks.encoders import CONVNET_S
 from stopgrad.training.settings import RunSettings
 
@@ -24,10 +24,13 @@ from stopgrad.training.settings import RunSettings
 def runs_side_by_side(settings: RunSettings, fabric: Fabric) -> bool:
     """Whether `SideBySide` can take a run: one process on the CPU, an operation a thread, and convnet-s.
 
-    timm's networks may draw random numbers in their forward pass.
+    timm's networks may draw random numbers in their forward pass, and a loss that runs the predictor again
+    would have the batch normalisation of one view in it.
     """
     alone = fabric.device.type == "cpu" and fabric.world_size == 1 and settings.threads == 1
-    return alone and settings.encoder.name == CONVNET_S
+    method = settings.sentence
+    in_branches = not (isinstance(method, Method) and method.calls_predictor)
+    return alone and settings.encoder.name == CONVNET_S and in_branches
 
 
 class TwoThreads:
@@ -70,7 +73,9 @@ class SideBySide:
         self._statistics, self._last = _statistics(norms), _statistics(twins)
         self._momenta = [cast(float, norm.momentum) for norm in norms for _ in ("mean", "var")]
 
-    def __call__(self, views: tuple[Tensor, Tensor], labels: Tensor | None, parts: int) -> Nodes:
+    def __call__(
+        self, views: tuple[Tensor, ...], labels: Tensor | None, parts: int, indices: Tensor | None = None
+    ) -> Nodes:
         """Add the gradients of the loss over ``parts`` to those of the weights.
 
         Returns:
@@ -79,7 +84,7 @@ class SideBySide:
         branches = self.threads.map(self._branch, (self.learner, self.twin), views)
         leaves = [_cut(branch) for branch in branches]
         with self.fabric.autocast():
-            nodes = self.learner.join(leaves, labels)
+            nodes = self.learner.join(leaves, labels, indices)
         self.fabric.backward(nodes.loss / parts)
         self.threads.map(_backward, branches, leaves)
         self._take_from_twin()

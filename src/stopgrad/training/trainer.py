@@ -141,9 +141,10 @@ class Trainer:
         parts = settings.accumulate
         views = [self.normalise(view).chunk(parts) for view in batch.views]
         labels = batch.labels.chunk(parts) if batch.labels is not None else [None] * parts
+        indices = batch.index.chunk(parts)
         rows = []
-        for i, own_labels in enumerate(labels):
-            rows.append(self._pass((views[0][i], views[1][i]), own_labels, last=i == parts - 1))
+        for i, own in enumerate(zip(*views, strict=True)):
+            rows.append(self._pass(own, labels[i], indices[i], last=i == parts - 1))
         if settings.optimizer.clip is not None:
             self.fabric.clip_gradients(
                 state.learner, state.optimizer, max_norm=settings.optimizer.clip, error_if_nonfinite=False
@@ -158,13 +159,13 @@ class Trainer:
         self.progress.advance(self.settings.batch_size)
         return nodes, lr
 
-    def _pass(self, views: tuple[Tensor, Tensor], labels: Tensor | None, last: bool) -> Nodes:
+    def _pass(self, views: tuple[Tensor, ...], labels: Tensor | None, indices: Tensor, last: bool) -> Nodes:
         """Forward and backward pass over one accumulated part; the nodes come without a graph."""
         parts = self.settings.accumulate
         if self.side_by_side is not None:
-            return _detached(self.side_by_side(views, labels, parts))
+            return _detached(self.side_by_side(views, labels, parts, indices))
         with self.fabric.no_backward_sync(self.state.learner, enabled=not last):
-            nodes: Nodes = self.state.learner(views, labels)
+            nodes: Nodes = self.state.learner(views, labels, indices)
             self.fabric.backward(nodes.loss / parts)
         return _detached(nodes)
 
@@ -232,15 +233,17 @@ class Trainer:
 
 def _detached(nodes: Nodes) -> Nodes:
     """Without a graph and in float32, whatever the precision of the training."""
-    return Nodes(nodes.loss.detach(), *(tuple(x.detach().float() for x in row) for row in nodes[1:]))
+    h, z, p, t = (tuple(x.detach().float() for x in row) for row in (nodes.h, nodes.z, nodes.p, nodes.t))
+    return Nodes(nodes.loss.detach(), h, z, p, t, nodes.indices)
 
 
 def _join(rows: list[Nodes]) -> Nodes:
     """The nodes of a whole batch from those of its accumulated parts."""
     loss = torch.stack([nodes.loss for nodes in rows]).mean()
-    columns = zip(*(nodes[1:] for nodes in rows), strict=True)
-    joined = (tuple(torch.cat(views) for views in zip(*column, strict=True)) for column in columns)
-    return Nodes(loss, *joined)
+    columns = zip(*((nodes.h, nodes.z, nodes.p, nodes.t) for nodes in rows), strict=True)
+    h, z, p, t = (tuple(torch.cat(views) for views in zip(*column, strict=True)) for column in columns)
+    indices = [nodes.indices for nodes in rows if nodes.indices is not None]
+    return Nodes(loss, h, z, p, t, torch.cat(indices) if indices else None)
 
 
 @contextmanager

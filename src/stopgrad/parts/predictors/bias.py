@@ -5,8 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from stopgrad.diagnostics import unit
 from stopgrad.frozen import Frozen
-from stopgrad.parts.predictors.predictor import Predictor, unit
+from stopgrad.parts.predictors.predictor import Predictor
 
 
 class Bias(Frozen):

@@ -8,8 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from stopgrad.diagnostics import unit
 from stopgrad.frozen import Frozen
-from stopgrad.parts.predictors.predictor import Predictor, unit
+from stopgrad.parts.predictors.predictor import Predictor
 
 
 class TwoFc(Frozen):

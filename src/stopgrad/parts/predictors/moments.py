@@ -3,14 +3,15 @@
 Legend: B batch of one process, D width of the projection, V views.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import torch
-import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
+
+from stopgrad.parts.ranks import joint_means
 
 Rho = Annotated[float, Field(ge=0, lt=1)] | Literal["mean"]
 """Share of an average that is kept per step (Tian et al. 2021, Eq. 19), or the mean of all steps so far."""
@@ -68,17 +69,6 @@ class Moments(nn.Module):
         if rho == "mean":
             return f"{name} = mean of {batch} over the steps"
         return f"{name} <- {rho:g} {name} + {1 - rho:g} {batch}"
-
-
-def joint_means(sums: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Sums over this process's ``count`` samples as means over the samples of all ranks, in one message."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return {name: total / count for name, total in sums.items()}
-    first = next(iter(sums.values()))
-    flat = torch.cat([*(total.reshape(-1) for total in sums.values()), first.new_full((1,), count)])
-    dist.all_reduce(flat)
-    parts = (flat[:-1] / flat[-1]).split([total.numel() for total in sums.values()])
-    return {name: part.view_as(total) for (name, total), part in zip(sums.items(), parts, strict=True)}
 
 
 def joined(views: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from stopgrad.parts.predictors.eigenvectors import one_thread
 from stopgrad.parts.predictors.moments import Moments, full_precision
@@ -76,8 +75,3 @@ class ClosedForm(Predictor, ABC):
     @abstractmethod
     def solve(self) -> Tensor:
         """W_p (rows, D) for the present averages."""
-
-
-def unit(z: Tensor) -> Tensor:
-    """The vectors (B, D) at length 1, in float32 at least: in half precision a wide one's norm overflows."""
-    return normalize(z.float() if z.dtype.itemsize < 4 else z, dim=-1)
