@@ -43,7 +43,7 @@ from stopgrad.training.precision import resolve_precision
 from stopgrad.training.settings import resolve
 
 RESULTS = Path(__file__).parent / "results"
-FACTS = DataFacts(3, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), None)
+FACTS = DataFacts(3, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), None, 50_000)
 SOLVERS = {name: {"solver": name} for name in ("eigh", "products")}
 
 

@@ -327,7 +327,7 @@ def test_export_safetensors(stopgrad, run, tmp_path):
 
 
 def test_export_torch_is_the_encoder(stopgrad, run, tmp_path):
-    """The command reads it back in a process without stopgrad (tests/test_export.py); here, its outputs."""
+    """The command reads it back in a process without stopgrad (tests/test_exports.py); here, its outputs."""
     result = stopgrad("export", run, "--format", "torch", "--out", tmp_path, "--json").json
     assert result["max_difference"] <= 1e-5
     images = torch.randn(5, 1, 16, 16)

@@ -8,7 +8,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stopgrad.diagnostics.monitor import Monitor
+    from stopgrad.diagnostics.preflight import preflight
     from stopgrad.jobs import embed, export, pretrain, probe
+    from stopgrad.losses import byol_loss, byol_prime_loss, isoloss, raft_loss
     from stopgrad.method import Method
     from stopgrad.parts.distances import cosine, euclidean, squared_l2
     from stopgrad.parts.predictors import DirectPred
@@ -18,12 +21,18 @@ __all__ = [
     "DirectPred",
     "EmaTarget",
     "Method",
+    "Monitor",
+    "byol_loss",
+    "byol_prime_loss",
     "cosine",
     "embed",
     "euclidean",
     "export",
+    "isoloss",
+    "preflight",
     "pretrain",
     "probe",
+    "raft_loss",
     "squared_l2",
 ]
 
@@ -33,8 +42,14 @@ _HOME = {
     "embed": "stopgrad.jobs",
     "export": "stopgrad.jobs",
     "Method": "stopgrad.method",
+    "Monitor": "stopgrad.diagnostics.monitor",
+    "preflight": "stopgrad.diagnostics.preflight",
     "DirectPred": "stopgrad.parts.predictors",
     "EmaTarget": "stopgrad.parts.target",
+    "byol_loss": "stopgrad.losses",
+    "byol_prime_loss": "stopgrad.losses",
+    "isoloss": "stopgrad.losses",
+    "raft_loss": "stopgrad.losses",
     "cosine": "stopgrad.parts.distances",
     "squared_l2": "stopgrad.parts.distances",
     "euclidean": "stopgrad.parts.distances",

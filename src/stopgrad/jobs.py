@@ -10,7 +10,7 @@ from stopgrad.data.sources.parts import ArrayPart, FilePart
 from stopgrad.errors import MissingExtra, UsageError
 from stopgrad.evaluation.measures import mode
 from stopgrad.evaluation.vectors import check_suffix, save_vectors
-from stopgrad.export import Format, export_encoder
+from stopgrad.exports import Format, export_encoder
 from stopgrad.training import pretrain as training
 from stopgrad.training.build import LoadedRun, load_run
 from stopgrad.training.folder import RunFolder

@@ -1,6 +1,6 @@
 """The training equation: a method is a sentence of parts, and this is the only place where gradients stop.
 
-Legend: v a view (1 or 2), x_v (B, C, S, S) its images, z_v (B, D) the online projection g(f(x_v)),
+Legend: v a view (1, 2, ...), x_v (B, C, S, S) its images, z_v (B, D) the online projection g(f(x_v)),
 p_v (B, D) the predictor's output for z_v, t_v (B, D) the target's projection of x_v.
 """
 
@@ -17,11 +17,11 @@ from stopgrad.frozen import Frozen
 from stopgrad.networks.encoders import Encoder
 from stopgrad.networks.heads import ProjectorSettings, build_projector
 from stopgrad.parts.distances import Cosine, DistanceSettings
+from stopgrad.parts.expectations import expectations
 from stopgrad.parts.gradient import Decomposed, Exact, GradientSettings, Tangential
 from stopgrad.parts.pairing import CROSS_VIEW, Node, Pair
 from stopgrad.parts.predictors import (
     Identity,
-    Linear,
     Mlp,
     Optimal,
     Partitioned,
@@ -30,7 +30,7 @@ from stopgrad.parts.predictors import (
     Spectral,
 )
 from stopgrad.parts.ranks import joint
-from stopgrad.parts.target import Same, Target
+from stopgrad.parts.target import Expectation, Same, Target
 
 
 class Branch(NamedTuple):
@@ -109,9 +109,9 @@ class Method(Frozen):
 
     Example:
         >>> simsiam = Method(predictor=Mlp(hidden=64))
-        >>> byol = simsiam.but(target=Ema(tau=0.99))
-        >>> byol.target.tau
-        0.99
+        >>> mirror = simsiam.but(pairing=(Pair(query="z1", key="p(t2)"), Pair(query="z2", key="p(t1)")))
+        >>> mirror.calls_predictor
+        True
     """
 
     target: Target = Same()
@@ -121,8 +121,17 @@ class Method(Frozen):
     distance: DistanceSettings = Cosine()
 
     @model_validator(mode="after")
+    def _has_the_views(self) -> Self:
+        for text in (text for pair in self.pairing for text in (pair.query, pair.key)):
+            if Node.read(text).view > self.views:
+                raise ValueError(f"pairing: {text} is of a view beyond the {self.views} of a step")
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> Self:
         gradient, distance = self.gradient, self.distance
+        if not self.pairing:
+            raise ValueError("pairing: needs at least one pair")
         if isinstance(gradient, Tangential) and not distance.normalises:
             raise ValueError(
                 f"gradient: 'tangential' is of distances on the sphere, not of '{distance.kind}'"
@@ -131,13 +140,29 @@ class Method(Frozen):
             probe = torch.ones(2, 2)
             if distance.pull(probe, probe, probe) is None:
                 raise ValueError(f"gradient: 'decomposed' knows no extra gradient of '{distance.kind}'")
+            if gradient.predictor_loss == "shared" and not self._predictor_learns_from_queries:
+                raise ValueError(
+                    "gradient.predictor_loss: no query of the pairing passes the predictor, which would "
+                    "learn nothing; use 'separate'"
+                )
         if "inv" in self.functions and isinstance(self.predictor, Spectral | Partitioned | Optimal):
             raise ValueError(f"pairing: inv() needs a learned predictor, '{self.predictor.kind}' is none")
         return self
 
-    def build(self, encoder: Encoder, projector: ProjectorSettings) -> "SiameseLearner":
-        """A learner around ``encoder`` and a fresh projector."""
-        return SiameseLearner(self, encoder, projector)
+    def build(
+        self, encoder: Encoder, projector: ProjectorSettings, images: int | None = None
+    ) -> "SiameseLearner":
+        """A learner around ``encoder`` and a fresh projector.
+
+        Args:
+            encoder: the network.
+            projector: settings of what comes behind it.
+            images: the number of training images, for a target that remembers each.
+
+        Raises:
+            UsageError: for such a target without that number.
+        """
+        return SiameseLearner(self, encoder, projector, images)
 
     def loss(
         self,
@@ -159,15 +184,16 @@ class Method(Frozen):
         functions: dict[str, Callable[[Tensor], Tensor] | None] = {
             "sg": torch.detach, "p": predictor, "inv": inverse,
         }  # fmt: skip
-        separate = isinstance(self.gradient, Decomposed) and self.gradient.predictor == "separate"
+        separate = isinstance(self.gradient, Decomposed) and self.gradient.predictor_loss == "separate"
         if not separate:
             p = [self.gradient.prediction(zv, pv) for zv, pv in zip(z, p, strict=True)]
             return self._sum(_Values(functions, z=z, p=p, t=t))
         assert predictor is not None
-        fixed = {name: weight.detach() for name, weight in predictor.named_parameters()}
-        through = [functional_call(predictor, fixed, (zv,)) for zv in z]
-        own = [predictor(zv.detach()) for zv in z]
-        encoder_loss = self._sum(_Values(functions, z=z, p=through, t=t))
+        fixed = _fixed(predictor)
+        constant = {"p": fixed, "inv": None if inverse is None else _fixed(inverse)}
+        encoder_loss = self._sum(_Values(functions | constant, z=z, p=[fixed(zv) for zv in z], t=t))
+        z, t = ([x.detach() for x in row] for row in (z, t))
+        own = [predictor(zv) for zv in z]
         predictor_loss = self.but(gradient=Exact())._sum(_Values(functions, z=z, p=own, t=t))
         return encoder_loss + predictor_loss
 
@@ -177,10 +203,23 @@ class Method(Frozen):
         terms = []
         for pair in self.pairing:
             query, key = Node.read(pair.query), Node.read(pair.key)
-            rows = [value(node) for node in (query, key, query._replace(view=key.view))]
+            # only where the gradient is decomposed is the basic part read
+            basic = query._replace(view=key.view) if self.gradient.of_batch else query
+            rows = [value(node) for node in (query, key, basic)]
             rows = [joint(x) for x in rows] if of_batch else rows
             terms.append(pair.weight * self.gradient.term(self.distance, *rows))
         return torch.stack(terms).sum()
+
+    @property
+    def _predictor_learns_from_queries(self) -> bool:
+        """Whether a learned predictor, if there is one, has a part in any query."""
+        closed = isinstance(self.predictor, Identity | Spectral | Partitioned | Optimal)
+        return closed or any("p" in pair.query for pair in self.pairing)
+
+    @property
+    def views(self) -> int:
+        """Views of each image that a step needs."""
+        return self.target.views if isinstance(self.target, Expectation) else 2
 
     @property
     def stops_gradient(self) -> bool:
@@ -196,44 +235,28 @@ class Method(Frozen):
     @property
     def calls_predictor(self) -> bool:
         """Whether the loss runs the predictor again, beyond the p_v of each view."""
-        separate = isinstance(self.gradient, Decomposed) and self.gradient.predictor == "separate"
+        separate = isinstance(self.gradient, Decomposed) and self.gradient.predictor_loss == "separate"
         return separate or bool(self.functions & {"p", "inv"})
 
     def explain(self) -> str:
         """The equations of the method, in one paragraph."""
         terms = " + ".join(map(str, self.pairing)).replace("+ -", "- ")
+        views = "1, 2" if self.views == 2 else f"1 to {self.views}"
         inverse = ", inv another such network" if "inv" in self.functions else ""
         return (
-            f"L = {terms}, where {self.distance.formula()}; z_v = g(f(x_v)) for views v = 1, 2; "
+            f"L = {terms}, where {self.distance.formula()}; z_v = g(f(x_v)) for views v = {views}; "
             f"{self.predictor.equation()}{inverse}; {self.target.equation()}.{self.gradient.explain()}"
         )
 
     def notes(self) -> list[str]:
         """What theory expects of this combination of parts, each note with its source."""
-        notes = []
-        if not self.stops_gradient:
-            notes.append(
-                "Without stop-gradient the linear model collapses when the augmentation's noise or the "
-                "weight decay is positive in every direction (Tian et al. 2021, Theorem 2)."
-            )
-        if isinstance(self.predictor, Identity):
-            notes.append(
-                "Without a predictor the linear model obeys W' = -W (X' + eta I), so W -> 0: collapse, "
-                "with or without stop-gradient (Tian et al. 2021, section 2)."
-            )
-        if isinstance(self.predictor, Linear | Spectral) and self.stops_gradient:
-            notes.append(
-                "A linear predictor: the modes obey s = p^2/alpha_p + exp(-2 eta t) c, and collapse is "
-                "unavoidable for eta > tau^2 / (4 (1 + sigma^2)) (Tian et al. 2021, section 3)."
-            )
-        if isinstance(self.predictor, Spectral):
-            notes.append(
-                "W_p shares its eigenspace with the correlation of z by construction; eps lifts its small "
-                "eigenvalues and keeps weak modes from dying (Tian et al. 2021, section 4)."
-            )
-        if isinstance(self.predictor, Mlp) and self.stops_gradient:
-            notes.append("An MLP predictor has no closed form; SimSiam and BYOL train with it in practice.")
-        return notes
+        return expectations(self)
+
+
+def _fixed(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The module's function, with weights that are constants for the gradient."""
+    weights = {name: weight.detach() for name, weight in module.named_parameters()}
+    return lambda x: functional_call(module, weights, (x,))
 
 
 class _Values:
@@ -262,19 +285,31 @@ class _Values:
 class SiameseLearner(Learner):
     """Views through one encoder and projector, a predictor, and a target that is the same or another."""
 
-    def __init__(self, method: Method, encoder: Encoder, projector: ProjectorSettings):
+    def __init__(
+        self, method: Method, encoder: Encoder, projector: ProjectorSettings, images: int | None = None
+    ):
         super().__init__()
         self.method = method
         self.encoder = encoder
         self.projector = build_projector(projector, encoder.width)
         self.predictor: Predictor = method.predictor.build(projector.out)
         self.inverse = method.predictor.build(projector.out) if "inv" in method.functions else None
-        self.target = method.target.build(self.online)
+        self.target = method.target.build(self.online, projector.out, images)
 
     @property
     def online(self) -> nn.Sequential:
         """Encoder and projector: the part that an EMA target follows."""
         return nn.Sequential(self.encoder, self.projector)
+
+    def forward(
+        self, views: Sequence[Tensor], labels: Tensor | None = None, indices: Tensor | None = None
+    ) -> Nodes:
+        """As of every learner; views that the target alone needs go through without a graph."""
+        branches = []
+        for number, x in enumerate(views, start=1):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.target.learns_from(number)):
+                branches.append(self.branch(x))
+        return self.join(branches, labels, indices)
 
     def branch(self, x: Tensor) -> Branch:
         """Through the online network, and through the target's where it is another."""

@@ -18,9 +18,9 @@ LAYERS = (
     ("errors", "frozen", "files", "citations", "diagnostics"),
     ("parts", "networks", "data"),
     ("method",),
-    ("catalog", "evaluation", "export"),
+    ("catalog", "evaluation", "exports", "losses", "lightning"),
     ("training", "report", "theory"),
-    ("jobs",),
+    ("jobs", "postmortem"),
     ("cli", "experiments"),
     ("__init__", "__main__"),
 )

@@ -117,6 +117,29 @@ def test_views_are_those_of_the_images_of_the_index():
     assert next(Batches(array_part(12, labelled=False), VIEWS, 4, seed=3).epoch(0)).labels is None
 
 
+@pytest.mark.parametrize("kind", ["array", "files", "files-in-process"])
+def test_more_views_change_nothing_of_the_first_two(kind, file_part):
+    part = array_part(21) if kind == "array" else file_part
+    workers = 0 if kind == "files-in-process" else 1
+    two, five, again = (Batches(part, VIEWS, 6, seed=2, workers=workers, count=n) for n in (2, 5, 5))
+    plain, many, resumed = list(two.epoch(1)), list(five.epoch(1)), list(again.epoch(1, start=1))
+    assert (len(plain), len(many), len(resumed)) == (3, 3, 2)
+    for pair, batch in zip(plain, many, strict=True):
+        assert (len(pair.views), len(batch.views)) == (2, 5)
+        assert all(map(torch.equal, pair.views, batch.views[:2]))
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(batch.views, 2))
+        assert all(view.shape == (6, 3, 12, 12) for view in batch.views)
+    assert all(map(same, many[1:], resumed))
+    shares = [
+        list(Batches(part, VIEWS, 6, seed=2, rank=r, world=2, workers=0, count=5).epoch(1)) for r in (0, 1)
+    ]
+    for batch, *parts in zip(many, *shares, strict=True):
+        for view in range(5):
+            assert torch.equal(torch.cat([part.views[view] for part in parts]), batch.views[view])
+    for batches in (two, five, again):
+        batches.close()
+
+
 def test_images_too_many_for_the_device_give_the_same_batches(monkeypatch):
     part = array_part(12)
     resident = list(Batches(part, VIEWS, 4, seed=0).epoch(0))

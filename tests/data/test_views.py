@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import pytest
 import torch
 import yaml
@@ -75,6 +77,38 @@ def test_crop_in_workers_and_finish_make_the_same_views(name):
     ):
         # the crop is rounded to uint8, which jitter then enlarges
         assert (found - expected).abs().mean() < 2 / 255
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_views_beyond_the_second_are_other_draws_of_its_kind(name):
+    views, images, index = preset(name, 24), pictures(), torch.arange(12)
+    given = {"seed": 3, "epoch": 1}
+    made = [views.view(view, images, index, **given) for view in range(5)]
+    assert all(map(torch.equal, made, views(images, index, **given)))
+    assert not any(torch.equal(a, b) for a, b in combinations(made, 2))
+    alone = Views(first=(), second=views.second, size=24)
+    for view in range(1, 5):
+        assert torch.equal(alone.view(view, images, index, **given), made[view])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_crops_of_many_views_begin_with_those_of_two(name):
+    views, images, index = preset(name, 24), pictures(4), torch.arange(4)
+    given = {"seed": 3, "epoch": 1}
+    crops = {
+        count: torch.stack(
+            [views.crop(x, i, count=count, **given) for i, x in enumerate(images)],
+        )
+        for count in (2, 5)
+    }
+    assert crops[5].shape == (4, 5, 3, 24, 24)
+    assert torch.equal(crops[5][:, :2], crops[2])
+    pair, many = (views.finish(crops[count], index, **given) for count in (2, 5))
+    assert (len(pair), len(many)) == (2, 5)
+    assert all(map(torch.equal, pair, many[:2]))
+    for view, own in enumerate(many):
+        # the crop is rounded to uint8, which jitter then enlarges
+        assert (own - views.view(view, images, index, **given)).abs().mean() < 2 / 255
 
 
 def test_crops_of_images_of_many_sizes():

@@ -213,7 +213,7 @@ def test_averages_of_two_ranks_in_single_precision(settings, two_ranks):
             torch.testing.assert_close(first[key], value, rtol=1e-6, atol=1e-6, msg=key)
 
 
-FACTS = DataFacts(1, (0.3,), (0.25,), tuple("abcd"))
+FACTS = DataFacts(1, (0.3,), (0.25,), tuple("abcd"), 64)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)

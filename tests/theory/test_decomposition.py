@@ -207,7 +207,6 @@ def test_perfect_agreement_needs_no_bias_and_collapse_leaves_none_to_find():
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: decompose(torch.ones(3)), "rows"),
         (lambda: simsiam(torch.ones(2, 3), torch.ones(3, 2)), "p_b, z_b"),
         (lambda: mirror(torch.ones(0, 3), torch.ones(0, 3)), "p_b"),
         (lambda: triplet(torch.ones(2, 3), torch.ones(1, 3)), "z_b, z_n"),

@@ -18,7 +18,7 @@ from stopgrad.method import Method
 from stopgrad.parts.gradient import StraightThrough
 from stopgrad.parts.pairing import Pair
 from stopgrad.parts.predictors import Identity, Linear, Mlp, Spectral
-from stopgrad.parts.target import Ema, Same
+from stopgrad.parts.target import Ema, Expectation, Memory, Same
 from stopgrad.theory.basins import collapses
 from stopgrad.theory.modes import Modes
 from stopgrad.theory.predict import DataStatistics, NoClosedForm, Prediction, predict, run
@@ -449,6 +449,11 @@ def test_below_the_bound_data_that_do_not_commute_have_no_closed_form():
         (SIMSIAM.but(pairing=(Pair(query="p1", key="t2"),)), "pairing"),
         (SIMSIAM.but(target=Ema(tau=0.99, schedule="cosine")), "target"),
         (SIMSIAM.but(target=Ema(tau=1.0)), "target"),
+        (SIMSIAM.but(target=Ema(init="zero")), "target"),
+        (SIMSIAM.but(target=Ema(init="independent")), "target"),
+        (SIMSIAM.but(target=Ema(centring=0.9)), "target"),
+        (SIMSIAM.but(target=Memory()), "target"),
+        (SIMSIAM.but(target=Expectation()), "target"),
         (SIMSIAM.but(gradient="straight-through"), "gradient"),
         (UNSTOPPED.but(gradient="straight-through", predictor=TEXT), "gradient"),
         (lookup("supervised").method, "method"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from stopgrad.cli import catalog, runs, theory
+from stopgrad.cli import catalog, diagnose, runs, theory
 from stopgrad.errors import UsageError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Pretrain image encoders without negative pairs, and see whether they collapse.",
 )
 app.add_typer(runs.app)
+app.add_typer(diagnose.app)
 app.add_typer(catalog.app)
 app.add_typer(theory.app, name="theory")
 

@@ -44,10 +44,10 @@ def console() -> Any:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> "Table":
-    """A plain table."""
-    from rich.table import Table
+    """A plain table, whose first column is never cut: it holds the names."""
+    from rich.table import Column, Table
 
-    whole = Table(*head, box=None, pad_edge=False)
+    whole = Table(Column(head[0], no_wrap=True), *head[1:], box=None, pad_edge=False)
     for row in rows:
         whole.add_row(*row)
     return whole

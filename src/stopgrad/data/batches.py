@@ -1,14 +1,14 @@
-"""Batches of two views, in an order that is a pure function of seed and epoch.
+"""Batches of views, in an order that is a pure function of seed and epoch.
 
-Legend: B images of this rank's share of a batch, C channels, S view size.
+Legend: B images of this rank's share of a batch, V views, C channels, S view size.
 """
 
+import itertools
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,13 @@ VIEWED_TOGETHER = 512
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """``index`` int64 (B,) on the CPU; ``views`` two float32 (B,C,S,S) in [0, 1] on the device.
+    """``index`` int64 (B,) on the CPU; ``views`` each float32 (B,C,S,S) in [0, 1] on the device.
 
     ``labels``: int64 (B,) on the device, or None.
     """
 
     index: Tensor
-    views: tuple[Tensor, Tensor]
+    views: tuple[Tensor, ...]
     labels: Tensor | None
 
 
@@ -51,14 +51,15 @@ class Batches:
 
     Args:
         part: training images, in memory or in files.
-        views: how the two views are made; files are cropped in the workers that decode them.
+        views: how the views are made; files are cropped in the workers that decode them.
         batch_size: images a batch over all ranks.
         seed: of the order and of the views.
         rank: which share to take, of ``world``.
         world: number of ranks.
         device: where the views are made.
         workers: processes that decode files, 0 for none; None takes this rank's share of the processors.
-        each: how to go through both views of images in memory, as the built-in ``map`` does or both at once.
+        each: how to go through the views of images in memory, as the built-in ``map`` does or at once.
+        count: V, views of each image; the first two are the same, bit by bit, however many there are.
 
     Raises:
         UsageError: if the part has fewer images than a batch, or ``world`` does not divide the batch.
@@ -76,6 +77,7 @@ class Batches:
         device: torch.device | str = "cpu",
         workers: int | None = None,
         each: Callable[..., Iterable[Tensor]] = map,
+        count: int = 2,
     ) -> None:
         if batch_size < 1 or batch_size % world:
             raise UsageError(f"batch_size {batch_size}: must be a positive multiple of the {world} processes")
@@ -84,7 +86,7 @@ class Batches:
                 f"batch_size {batch_size}: larger than the train part, which has {len(part)} images"
             )
         self.part, self.views, self.batch_size, self.seed = part, views, batch_size, seed
-        self.device, self._each = torch.device(device), each
+        self.device, self._each, self._count = torch.device(device), each, count
         self._share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         if isinstance(part, ArrayPart):
             self._resident = part.images.nbytes <= ON_DEVICE or self.device.type == "cpu"
@@ -128,17 +130,17 @@ class Batches:
             view = partial(
                 self.views.view, images=self._gather(index), index=index, seed=self.seed, epoch=epoch
             )
-            pair = self._each(view, (0, 1))
-            for number, own, *views in zip(count(first), rows, *(v.split(size) for v in pair), strict=False):
+            split = [made.split(size) for made in self._each(view, range(self._count))]
+            for number, own, *views in zip(itertools.count(first), rows, *split, strict=False):
                 if number >= start:
-                    yield self._batch(own, (views[0], views[1]))
+                    yield self._batch(own, tuple(views))
 
     def close(self) -> None:
         """Stop the worker processes. The next epoch starts them again."""
         if not isinstance(self.part, ArrayPart):
             self._loader = None  # its workers end with it
 
-    def _batch(self, index: Tensor, views: tuple[Tensor, Tensor]) -> Batch:
+    def _batch(self, index: Tensor, views: tuple[Tensor, ...]) -> Batch:
         labels = self.part.labels
         return Batch(index, views, None if labels is None else labels[index].to(self.device))
 
@@ -153,7 +155,7 @@ class Batches:
         self._plan.rows, self._plan.epoch = plan.tolist(), epoch
         if self._loader is None:
             self._loader = DataLoader(
-                _Crops(self.part, self.views, self.seed),
+                _Crops(self.part, self.views, self.seed, self._count),
                 batch_sampler=self._plan,
                 generator=torch.Generator(),
                 num_workers=self._workers,
@@ -180,14 +182,14 @@ class _Plan:
 
 
 class _Crops(TorchDataset[tuple[int, Tensor]]):
-    """(epoch, i) -> i and both views' crops of image i, uint8 (2,C,S,S). Runs in workers."""
+    """(epoch, i) -> i and the crops of all views of image i, uint8 (V,C,S,S). Runs in workers."""
 
-    def __init__(self, part: Part, views: Views, seed: int) -> None:
-        self.part, self.views, self.seed = part, views, seed
+    def __init__(self, part: Part, views: Views, seed: int, count: int) -> None:
+        self.part, self.views, self.seed, self.count = part, views, seed, count
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor]:
         epoch, i = key
-        return i, self.views.crop(self.part[i], i, seed=self.seed, epoch=epoch)
+        return i, self.views.crop(self.part[i], i, seed=self.seed, epoch=epoch, count=self.count)
 
 
 def _calm_worker(worker: int) -> None:

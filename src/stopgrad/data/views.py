@@ -1,6 +1,6 @@
-"""Two views of an image: chains of augmentations, and the plain view that evaluation sees.
+"""Views of an image: chains of augmentations, and the plain view that evaluation sees.
 
-Legend: B images, C channels (1 or 3), H W image, S view size.
+Legend: B images, V views, C channels (1 or 3), H W image, S view size.
 """
 
 from collections.abc import Callable
@@ -36,11 +36,11 @@ _CACHED_VALUES = 1 << 20
 
 
 class Views(BaseModel):
-    """How the two views of a training image are made.
+    """How the views of a training image are made: two, or more of the kind of the second.
 
-    ``first`` and ``second`` are the augmentations of each view, in order; ``size`` is the side of the views
-    in pixels. Images that no random resized crop takes to ``size`` are resized as :func:`evaluation_view`
-    does.
+    ``first`` and ``second`` are the augmentations of each view, in order; views beyond the second have those
+    of the second and random numbers of their own. ``size`` is the side of the views in pixels. Images that
+    no random resized crop takes to ``size`` are resized as :func:`evaluation_view` does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +73,7 @@ class Views(BaseModel):
         return first, second
 
     def view(self, view: int, images: Tensor, index: Tensor, *, seed: int, epoch: int) -> Tensor:
-        """One of the two views that a call makes: ``view`` 0 or 1.
+        """One view, ``view`` from 0 on: 0 and 1 are the two that a call makes.
 
         Raises:
             UsageError: as a call.
@@ -81,13 +81,14 @@ class Views(BaseModel):
         _check(images, index, 4)
         return self._chain(view, images, index, seed, epoch, cropped=False)
 
-    def crop(self, image: Tensor, index: int, *, seed: int, epoch: int) -> Tensor:
-        """The crops of both views of one image: uint8 (C, H, W) of any size -> uint8 (2, C, S, S).
+    def crop(self, image: Tensor, index: int, *, seed: int, epoch: int, count: int = 2) -> Tensor:
+        """The crops of the first ``count`` views of an image: uint8 (C, H, W) of any size -> (V, C, S, S).
 
         For images of many sizes, in the workers that decode them; :meth:`finish` does the rest in batches.
         """
         crops = []
-        for view, ops in enumerate((self.first, self.second)):
+        for view in range(count):
+            ops = self._ops(view)
             crop = _crop_of(ops)
             if crop is None:
                 piece = _fit(image.unsqueeze(0), self.size).squeeze(0).round().to(torch.uint8)
@@ -97,22 +98,25 @@ class Views(BaseModel):
             crops.append(piece)
         return torch.stack(crops)
 
-    def finish(self, crops: Tensor, index: Tensor, *, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """All but the crop, for uint8 (B, 2, C, S, S) from :meth:`crop`: two views, float32 (B, C, S, S).
+    def finish(self, crops: Tensor, index: Tensor, *, seed: int, epoch: int) -> tuple[Tensor, ...]:
+        """All but the crop, for uint8 (B, V, C, S, S) from :meth:`crop`: V views, float32 (B, C, S, S).
 
         Raises:
-            UsageError: if ``crops`` are not uint8 (B, 2, 1 or 3, S, S), or ``index`` is not (B,).
+            UsageError: if ``crops`` are not uint8 (B, V, 1 or 3, S, S), or ``index`` is not (B,).
         """
         _check(crops, index, 5)
-        return (
-            self._chain(0, crops[:, 0], index, seed, epoch, cropped=True),
-            self._chain(1, crops[:, 1], index, seed, epoch, cropped=True),
+        return tuple(
+            self._chain(view, own, index, seed, epoch, cropped=True)
+            for view, own in enumerate(crops.unbind(dim=1))
         )
+
+    def _ops(self, view: int) -> tuple[Op, ...]:
+        return self.second if view else self.first
 
     def _chain(
         self, view: int, images: Tensor, index: Tensor, seed: int, epoch: int, *, cropped: bool
     ) -> Tensor:
-        ops: tuple[Op, ...] = (self.first, self.second)[view]
+        ops = self._ops(view)
         named = list(zip(_names(ops), ops, strict=True))
         if _crop_of(ops) is None:
             images = _fit(images, self.size)
@@ -163,7 +167,7 @@ def _names(ops: tuple[Op, ...]) -> list[str]:
 
 
 def _check(images: Tensor, index: Tensor, dims: int) -> None:
-    shape = "(B, C, H, W)" if dims == 4 else "(B, 2, C, S, S)"
+    shape = "(B, C, H, W)" if dims == 4 else "(B, V, C, S, S)"
     if images.dtype != torch.uint8 or images.ndim != dims or images.shape[-3] not in (1, 3):
         raise UsageError(
             f"views: images are uint8 {shape} with 1 or 3 channels, got {images.dtype} {tuple(images.shape)}"

@@ -6,10 +6,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+PAIRS_AT_ONCE = 512
+"""Rows whose distances from all others are held in memory together."""
+
 
 def unit(x: Tensor) -> Tensor:
     """The rows of ``x`` (N, D) divided by their l2 norms, in float32 at least; a zero row stays zero."""
     return normalize(x.float() if x.dtype.itemsize < 4 else x, dim=-1)
+
+
+def double(x: Tensor) -> Tensor:
+    """``x`` in float64, on the CPU where its device has no such numbers."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
+def matrix(x: Tensor) -> Tensor:
+    """``x`` (N, D) in float64.
+
+    Raises:
+        ValueError: unless it is a matrix with at least one row.
+    """
+    if x.ndim != 2 or not len(x):
+        raise ValueError(f"x: must be a matrix of at least one row, its shape is {tuple(x.shape)}")
+    return double(x)
 
 
 def embedding_std(x: Tensor) -> Tensor:
@@ -49,11 +68,21 @@ def alignment(x1: Tensor, x2: Tensor) -> Tensor:
 def uniformity(x: Tensor) -> Tensor:
     """log E exp(-2 ||x_i - x_j||^2) over the pairs i != j of l2-normalised rows, in [-8, 0]; 0 is collapse.
 
-    Lower is more uniform. Memory O(N^2). Source: Shi et al. (RAFT), section 3.
+    Lower is more uniform. In float64, time O(N^2 D), memory O(N). Source: Shi et al. (RAFT), section 3.
 
     Raises:
         ValueError: for fewer than two rows.
     """
-    if len(x) < 2:
-        raise ValueError(f"uniformity needs at least 2 rows, got {len(x)}")
-    return torch.pdist(unit(x)).square().mul(-2).logsumexp(dim=0) - math.log(len(x) * (len(x) - 1) / 2)
+    count = len(x)
+    if count < 2:
+        raise ValueError(f"uniformity needs at least 2 rows, got {count}")
+    rows = unit(double(x))
+    squares = rows.square().sum(dim=-1)
+    sums = []
+    for start in range(0, count, PAIRS_AT_ONCE):
+        block = slice(start, start + PAIRS_AT_ONCE)
+        distances = squares[block, None] + squares - 2 * rows[block] @ rows.T
+        exponents = -2 * distances.clamp(min=0)
+        exponents.diagonal(offset=start).fill_(-torch.inf)
+        sums.append(exponents.flatten().logsumexp(dim=0))
+    return torch.stack(sums).logsumexp(dim=0) - math.log(count * (count - 1))

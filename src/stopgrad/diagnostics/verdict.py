@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-Verdict = Literal["healthy", "complete-collapse", "dimensional-collapse", "diverged"]
+from stopgrad.diagnostics.diagnosis import Evidence
+
+SpreadVerdict = Literal["healthy", "complete-collapse", "dimensional-collapse", "diverged"]
 
 # Chosen on the validation images of `digits` (docs/results/main-job.md names the command): healthy and
 # collapsed runs lie far on either side of both.
@@ -12,21 +14,7 @@ STD_COLLAPSED = 0.1
 RANK_COLLAPSED = 4.0
 
 
-class Evidence(NamedTuple):
-    """One measure that the verdict rests on.
-
-    ``of`` is "z" (projection) or "p" (prediction); ``below`` is whether the value is below its threshold.
-    """
-
-    measure: str
-    of: str
-    value: float
-    threshold: float
-    below: bool
-    says: str
-
-
-def judge(vectors: Mapping[str, Mapping[str, Any]], loss: float) -> tuple[Verdict, list[Evidence]]:
+def judge(vectors: Mapping[str, Mapping[str, Any]], loss: float) -> tuple[SpreadVerdict, list[Evidence]]:
     """The verdict of a run and what it rests on; accuracy is no part of it.
 
     Encoders of collapsed runs still probe well above chance, so only the vectors themselves decide:

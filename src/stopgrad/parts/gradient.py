@@ -106,14 +106,14 @@ class Decomposed(GradientRule):
     mean over the batch. With both kept it has the gradient of the exact term by the query, for keys that are
     stopped. Source: Zhang et al. 2022, section 3, Tables 3 and 4.
 
-    ``predictor`` says what the predictor learns from, which the paper leaves open: ``shared`` from the same
-    loss; ``separate`` from the exact one on sg(z_v), while the encoder learns through fixed weights.
+    ``predictor_loss`` says what the predictor learns from, which the paper leaves open: ``shared`` from the
+    same loss; ``separate`` from the exact one on sg(z_v), while the encoder learns through fixed weights.
     """
 
     kind: Literal["decomposed"] = "decomposed"
     center: bool = True
     residual: bool = True
-    predictor: Literal["shared", "separate"] = "shared"
+    predictor_loss: Literal["shared", "separate"] = "shared"
     of_batch: ClassVar[bool] = True
 
     def term(self, distance: Distance, query: Tensor, key: Tensor, basic: Tensor) -> Tensor:
@@ -127,7 +127,8 @@ class Decomposed(GradientRule):
         """What is not exact."""
         kept = [name for name, keep in (("o_e", self.center), ("r_e", self.residual)) if keep]
         target = " + ".join(["basic gradient", *kept])
-        own = "" if self.predictor == "shared" else "; the predictor learns from the exact loss on sg(z_v)"
+        separate = self.predictor_loss == "separate"
+        own = "; the predictor learns from the exact loss on sg(z_v)" if separate else ""
         return f" Gradient: each term is -<q/||q||, sg({target})>, G_e = o_e + r_e the extra one{own}."
 
 

@@ -375,12 +375,15 @@ def _beyond_predictor(method: Method) -> str | None:
 
 
 def _beyond_distance(method: Method) -> str | None:
-    if not isinstance(method.distance, Euclidean):
+    kind = method.distance.kind
+    if isinstance(method.distance, Euclidean):
+        return None
+    if method.distance.normalises:
         return (
-            f"'{method.distance.kind}' divides by each sample's length, so that its averages do not close in "
+            f"'{kind}' divides by each sample's length, so that its averages do not close in "
             "X and X' (without weight decay it keeps tr(W W^T)); 'euclidean' is what the modes are of"
         )
-    return None
+    return f"'{kind}' is more than a square of a difference; 'euclidean' is what the modes are of"
 
 
 def _beyond_pairing(method: Method) -> str | None:
@@ -390,8 +393,14 @@ def _beyond_pairing(method: Method) -> str | None:
 
 
 def _beyond_target(method: Method) -> str | None:
-    if not isinstance(method.target, Ema):
+    if isinstance(method.target, Same):
         return None
+    if not isinstance(method.target, Ema):
+        return f"'{method.target.kind}' is neither the network nor a moving average of its weights"
+    if method.target.init != "copy":
+        return f"init = '{method.target.init}', and the modes are of a target that starts as the network"
+    if method.target.centring is not None:
+        return "centring takes the mean from the keys, which is not in the equations of the modes"
     if method.target.schedule != "constant":
         return "fixed points and basins are those of a constant moving average, not of a schedule"
     if method.target.tau == 1:

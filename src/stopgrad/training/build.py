@@ -23,19 +23,21 @@ from stopgrad.training.settings import RunSettings, validate
 class DataFacts(NamedTuple):
     """What the networks must know of the data; kept in the checkpoint, so that they can be built without it.
 
-    ``mean`` and ``std`` are per channel, of images in [0, 1]; ``classes`` is None without labels.
+    ``mean`` and ``std`` are per channel, of images in [0, 1]; ``classes`` is None without labels; ``images``
+    counts those for training.
     """
 
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...] | None
+    images: int
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataFacts":
         """The facts of a loaded data set; classes count only when the training images have labels."""
         classes = None if dataset.train.labels is None else dataset.classes
-        return cls(dataset.channels, dataset.mean, dataset.std, classes)
+        return cls(dataset.channels, dataset.mean, dataset.std, classes, len(dataset.train))
 
 
 def build_learner(settings: RunSettings, facts: DataFacts) -> Learner:
@@ -48,7 +50,7 @@ def build_learner(settings: RunSettings, facts: DataFacts) -> Learner:
     encoder = build_encoder(settings.encoder, facts.channels, settings.view_size)
     sentence = settings.sentence
     if not isinstance(sentence, Supervised):
-        return sentence.build(encoder, settings.projector)
+        return sentence.build(encoder, settings.projector, facts.images)
     if facts.classes is None:
         raise UsageError(
             f"supervised: {settings.data.name} has no labels; sort its images into one folder a class"
@@ -116,8 +118,8 @@ def load_run(path: Path, device: str = "auto") -> LoadedRun:
     folder = RunFolder.existing(path)
     content = load_checkpoint(folder.checkpoint)
     settings = validate(content["settings"])
-    channels, mean, std, classes = content["data"]
-    facts = DataFacts(channels, tuple(mean), tuple(std), None if classes is None else tuple(classes))
+    channels, mean, std, classes, images = content["data"]
+    facts = DataFacts(channels, tuple(mean), tuple(std), classes and tuple(classes), images)
     learner = build_learner(settings, facts)
     learner.load_state_dict(content["learner"])
     half_unscaled = settings.precision == "fp16" and resolve_device(device) != "cuda"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,7 +18,8 @@ from stopgrad.training.settings import RunSettings
 def launch(settings: RunSettings) -> Fabric:
     """Fabric for this process: alone, or one of those that torchrun started."""
     local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
-    strategy = "ddp" if world > 1 else "auto"
+    # every rank computes the same buffers: the joint batch's statistics, the averages, the memory of images
+    strategy = DDPStrategy(broadcast_buffers=False) if world > 1 else "auto"
     fabric = make_fabric(
         settings.device, settings.precision, devices=local, num_nodes=world // local, strategy=strategy
     )
@@ -84,7 +86,8 @@ class JointBatchNorm(_BatchNorm):
         """Normalise (B, C, ...) per channel; in training, with mean and variance over all processes."""
         if not self.training:
             return super().forward(input)
-        x = input.float()  # statistics in half precision would lose the small variances
+        # statistics in half precision would lose the small variances
+        x = input.float() if input.dtype.itemsize < 4 else input
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         count = x.numel() // x.shape[1] * dist.get_world_size()

@@ -16,7 +16,7 @@ from stopgrad.errors import UsageError
 from stopgrad.evaluation.knn import knn_accuracy
 from stopgrad.evaluation.measures import Embedder, materialise, measure_learner
 from stopgrad.files import write_text
-from stopgrad.method import Learner
+from stopgrad.method import Learner, Method
 from stopgrad.training.build import (
     DataFacts,
     build_embedder,
@@ -123,10 +123,12 @@ class Session:
         """The loop, at the step of the checkpoint, with the run folder set up for it."""
         settings, fabric = self.settings, self.fabric
         threads = TwoThreads() if runs_side_by_side(settings, fabric) else None
+        method = settings.sentence
+        count = method.views if isinstance(method, Method) else 2
         batches = Batches(
             self.dataset.train, self.views, settings.batch_size, seed=settings.seed, rank=fabric.global_rank,
             world=fabric.world_size, device=fabric.device, workers=settings.data.workers,
-            each=map if threads is None else threads.map,
+            each=map if threads is None else threads.map, count=count,
         )  # fmt: skip
         state = self._state()
         side_by_side = None if threads is None else SideBySide(self.learner, fabric, threads)

@@ -4,6 +4,7 @@ Everything is chosen on training and validation images; the test part is read on
 """
 
 import statistics
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,7 @@ from stopgrad.data.views import Views
 from stopgrad.evaluation.knn import knn_accuracy
 from stopgrad.evaluation.linear import few_labels, linear_probe
 from stopgrad.evaluation.measures import Embedder, materialise, measure_learner, mode
-from stopgrad.export import export_encoder
+from stopgrad.exports import export_encoder
 from stopgrad.files import to_json, whole_file, write_text
 from stopgrad.method import Learner
 from stopgrad.training.folder import RunFolder
@@ -59,7 +60,7 @@ def evaluate_run(
         **probe_features(learner, embedder, dataset, own),
         "verdict": verdict,
         "diverged_at_step": diverged_at,
-        "evidence": [item._asdict() for item in evidence],
+        "evidence": [asdict(item) for item in evidence],
         **nodes,
         "untrained": _control(untrained, embedder, dataset, shown, own) if own.control else None,
         "skipped": [{"path": s.path, "reason": s.reason} for s in dataset.skipped],

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from stopgrad.catalog import CATALOG, lookup
 from stopgrad.data.sources import DataSettings
 from stopgrad.data.views import Views, preset
-from stopgrad.errors import UsageError, nearest
-from stopgrad.frozen import Frozen
+from stopgrad.errors import UsageError, nearest, unknown
+from stopgrad.frozen import Frozen, named
 from stopgrad.method import Method, Supervised
 from stopgrad.networks.encoders import EncoderSettings
 from stopgrad.networks.heads import ProjectorSettings
@@ -25,6 +25,8 @@ from stopgrad.training.recipes import recipe
 
 KINDS = ("target", "predictor")
 AXES = ("target", "predictor", "gradient", "pairing", "distance")
+NAMED = {"target", "predictor", "gradient", "distance"}
+"""Axes whose settings may be a bare name, which stands for that kind with its defaults."""
 SCALARS = {"str", "int", "float", "bool", "constrained-int", "constrained-float"}
 
 
@@ -88,6 +90,10 @@ class RunSettings(Frozen):
                 raise ValueError(f"{given[0]}: method 'supervised' has no {given[0]}, remove it")
         elif missing := [axis for axis, part in parts.items() if part is None]:
             raise ValueError(f"{missing[0]}: method '{self.method}' needs a {missing[0]}, it cannot be null")
+        try:
+            _ = self.sentence
+        except ValidationError as error:  # parts that do not go together
+            raise ValueError(describe(error, Method)) from None
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate: {self.accumulate} does not divide batch_size {self.batch_size}")
         if self.schedule.warmup_epochs > self.epochs:
@@ -115,9 +121,9 @@ class RunSettings(Frozen):
 def resolve(changes: Mapping[str, Any]) -> RunSettings:
     """Complete settings from the few that somebody gave.
 
-    In rising precedence: the defaults of the fields, the catalogue's parts for the method, the recipe of the
-    data set, ``changes``. Where a change names another kind of target or predictor, the catalogue's own
-    settings for that axis no longer apply.
+    In rising precedence: defaults of the fields, the catalogue's parts for the method, the recipe (of the
+    data set, or of the method's paper), ``changes``. Where a change names another kind of target or
+    predictor, the catalogue's own settings for that axis no longer apply.
 
     Args:
         changes: nested, in the shape of `RunSettings`; ``method`` is "directpred" by default.
@@ -130,7 +136,8 @@ def resolve(changes: Mapping[str, Any]) -> RunSettings:
         raise UsageError(f"method: a name is needed, got {method!r}. Known: {', '.join(CATALOG)}")
     data = changes.get("data") or {}
     name = str(data.get("name", "digits")) if isinstance(data, Mapping) else "digits"
-    defaults = dict(recipe(str(changes.get("recipe", "auto")), name))
+    defaults = dict(recipe(str(changes.get("recipe", "auto")), name, method))
+    own = defaults.pop("methods", {}).get(method, {})
     of_kind = {axis: defaults.pop(axis) for axis in KINDS if axis in defaults}
 
     merged = merge(_parts(method), {"projector": lookup(method).projector.model_dump()})
@@ -139,7 +146,7 @@ def resolve(changes: Mapping[str, Any]) -> RunSettings:
         kind = _kind(changes, merged, axis)
         if kind in kinds:
             merged = merge(merged, {axis: {"kind": kind, **kinds[kind]}})
-    return validate(merge(merged, {**changes, "method": method}))
+    return validate(merge(merge(merged, own), {**changes, "method": method}))
 
 
 def validate(settings: Mapping[str, Any]) -> RunSettings:
@@ -155,10 +162,16 @@ def validate(settings: Mapping[str, Any]) -> RunSettings:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``changes`` over ``base``, dictionary by dictionary; another ``kind`` replaces the whole."""
+    """``changes`` over ``base``, dictionary by dictionary; another ``kind`` replaces the whole.
+
+    >>> merge({"distance": "cosine"}, {"distance": {"kind": "infonce", "temperature": 0.1}})
+    {'distance': {'kind': 'infonce', 'temperature': 0.1}}
+    """
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
+        if key in NAMED:
+            old, value = named(old), named(value)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             other_kind = "kind" in value and value["kind"] != old.get("kind")
             merged[key] = dict(value) if other_kind else merge(old, value)
@@ -213,6 +226,9 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "value_error":
         message = str(first["ctx"]["error"])
         return f"{path}: {message}" if path else message
+    if first["type"] == "union_tag_invalid":
+        tags = [tag.strip(" '") for tag in first["ctx"]["expected_tags"].split(",")]
+        return str(unknown(path, first["ctx"]["tag"], tags))
     if first["type"] == "extra_forbidden":
         siblings = _fields_at(first["loc"][:-1], model)
         return f"{path}: unknown setting{nearest(str(first['loc'][-1]), siblings)}"

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from stopgrad.diagnostics import Gradient, unit
+from stopgrad.parts.distances.batch import single
 from stopgrad.parts.distances.distance import Distance
 
 
@@ -29,7 +30,7 @@ def euclidean(query: Tensor, key: Tensor) -> Tensor:
 
     Source: Tian et al. 2021, Eq. 1 (with the 1/2, which Halvagal et al. 2023 leave out).
     """
-    return 0.5 * (query - key).square().sum(dim=-1).mean()
+    return 0.5 * (single(query) - single(key)).square().sum(dim=-1).mean()
 
 
 class Cosine(Distance):

@@ -52,7 +52,7 @@ FILES: dict[Format, tuple[str, str]] = {
 """The model and its description, by format; all formats fit in one folder."""
 
 LOAD: dict[Format, str] = {
-    "safetensors": "stopgrad.export.load_exported('encoder.safetensors')",
+    "safetensors": "stopgrad.exports.load_exported('encoder.safetensors')",
     "torch": "torch.export.load('encoder.pt2').module()",
     "timm": "model = timm.create_model(name, **arguments); "
     "model.load_state_dict(safetensors.torch.load_file('encoder.timm.safetensors')); model.eval()",

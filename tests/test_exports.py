@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stopgrad import export
+from stopgrad import exports
 from stopgrad.errors import UsageError
-from stopgrad.export import FILES, export_encoder, load_exported
+from stopgrad.exports import FILES, export_encoder, load_exported
 from stopgrad.networks.encoders import EncoderSettings, build_encoder
 
 INFO = {"mean": [0.4], "std": [0.2], "method": "byol"}
@@ -118,15 +118,15 @@ def _slightly_off(encoder, path):
 def test_a_failed_round_trip_writes_nothing_and_keeps_the_old_export(encoder, tmp_path, monkeypatch):
     export_encoder(encoder, tmp_path, "safetensors", INFO)
     old = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    monkeypatch.setitem(export._WRITERS, "safetensors", _slightly_off)
+    monkeypatch.setitem(exports._WRITERS, "safetensors", _slightly_off)
     with pytest.raises(RuntimeError, match="differ"):
         export_encoder(encoder, tmp_path, "safetensors", INFO)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == old
 
 
 def test_the_fresh_process_must_not_import_stopgrad(encoder, tmp_path, monkeypatch):
-    leak = export._READERS["torch"] + "\nimport stopgrad\n"
-    monkeypatch.setitem(export._READERS, "torch", leak)
+    leak = exports._READERS["torch"] + "\nimport stopgrad\n"
+    monkeypatch.setitem(exports._READERS, "torch", leak)
     with pytest.raises(RuntimeError, match="AssertionError"):
         export_encoder(encoder, tmp_path, "torch", INFO)
     assert not list(tmp_path.iterdir())

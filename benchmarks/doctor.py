@@ -1,0 +1,296 @@
+"""How often the doctor is right: broken and healthy runs on `digits`, judged while they train.
+
+    python benchmarks/doctor.py --half choose              # the half that thresholds may be chosen on
+    python benchmarks/doctor.py --half held-back --write   # once: benchmarks/results/doctor.md, doctor.json
+
+A broken run is broken on purpose, so that its class is known; a healthy one is a method of the catalogue that
+its paper trains without collapse. Both vary in method, seed, batch size, learning rate and width. The monitor
+is attached by hooks to a plain loop over the project's own learner; no run tells it anything else.
+
+The halves share no run: even numbers are for choosing, odd ones are held back. Broken runs are broken from
+the first step on, so the delay is the step of the first reading from which on the verdict is not healthy.
+Intervals are Wilson's, 95 %.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from stopgrad.data.batches import Batches
+from stopgrad.data.sources import ArrayPart, load_dataset
+from stopgrad.diagnostics import examine
+from stopgrad.diagnostics.monitor import Monitor
+from stopgrad.method import Learner
+from stopgrad.training.build import DataFacts, build_learner
+from stopgrad.training.optimizer import build_optimizer, set_learning_rate
+from stopgrad.training.settings import RunSettings, resolve
+
+RESULTS = Path(__file__).parent / "results"
+IMAGES, EPOCHS, EVERY = 2048, 8, 4
+
+Break = Callable[[Learner], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its settings, its class by construction, and what is broken by hand."""
+
+    verdict: str
+    changes: dict[str, Any]
+    broken: str = ""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        own = {k: v for k, v in self.changes.items() if k != "method"}
+        return " ".join([self.changes["method"], self.broken, json.dumps(own) if own else ""]).strip()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the doctor said."""
+
+    run: str
+    verdict: str
+    found: str
+    final_std: float
+    final_rank: float
+    delay: int | None
+    steps: int
+
+
+HEALTHY = (
+    "simsiam", "byol", "byol-lp", "byol-lpi", "directpred", "directpred-text", "directpred-freq5",
+    "directpred-partitions", "simsiam-directpred", "directcopy", "isoloss", "byol-prime", "raft", "raft-lp",
+    "tan-raft-lp", "simsiam-inverse-predictor", "simsiam-two-fc", "simsiam-tanh-fc", "infonce", "simclr",
+    "barlow-twins", "vicreg", "wmse", "byol-slp",
+)  # fmt: skip
+VARIED: tuple[dict[str, Any], ...] = (
+    {},
+    {"batch_size": 128},
+    {"optimizer": {"lr": 0.1}},
+    {"projector": {"out": 32}},
+)
+
+
+def runs() -> list[Run]:
+    """All of them, in a fixed order in which neighbours differ in one thing alone."""
+    found = []
+    for place, name in enumerate(HEALTHY):
+        for turn in range(2):
+            change = VARIED[(place + turn) % len(VARIED)]
+            if name == "wmse":
+                change = {"batch_size": 128} if turn else {}
+            found.append(Run("healthy", {"method": name, **change}, seed=10 + turn))
+    plain = {"projector": {"final_bn": "none"}}
+    rows: list[tuple[str, dict[str, Any], str]] = [
+        ("complete-collapse", {"method": "byol-np"}, ""),
+        ("complete-collapse", {"method": "simsiam-np", **plain}, ""),
+        ("complete-collapse", {"method": "byol-lp", "optimizer": {"weight_decay": 0.3}}, ""),
+        ("dimensional-collapse", {"method": "simsiam-np"}, ""),
+        ("dimensional-collapse", {"method": "simsiam-no-extra"}, ""),
+        ("dimensional-collapse", {"method": "simsiam-eoa",
+                                  "target": {"kind": "expectation", "views": 4}}, ""),
+        ("predictor-collapse", {"method": "simsiam-symmetric-predictor"}, ""),
+        ("diverged", {"method": "byol", "distance": "euclidean", "optimizer": {"lr": 30.0}}, ""),
+        ("diverged", {"method": "simsiam", "distance": "euclidean", "optimizer": {"lr": 1e3}, **plain}, ""),
+        ("frozen-target", {"method": "byol", "target": {"tau": 1.0}}, ""),
+        ("frozen-target", {"method": "directpred", "target": {"tau": 1.0}}, ""),
+        ("target-leak", {"method": "simsiam-nosg"}, ""),
+        ("target-leak", {"method": "byol-nosg"}, ""),
+        ("target-leak", {"method": "byol-lp", "target": {"kind": "same", "stop_gradient": False}}, ""),
+        ("identical-views", {"method": "simsiam"}, "one view twice"),
+        ("identical-views", {"method": "directpred"}, "one view twice"),
+        ("normalisation-leak", {"method": "simsiam"}, "frozen statistics"),
+        ("normalisation-leak", {"method": "byol"}, "frozen statistics"),
+        ("dead-projector", {"method": "byol"}, "dead ReLU"),
+        ("dead-projector", {"method": "simclr"}, "dead ReLU"),
+        ("nan-ahead", {"method": "raft-np", "distance": "euclidean", "optimizer": {"lr": 0.02}}, "run away"),
+        ("constant-loss", {"method": "dino-centering",
+                           "distance": {"kind": "cross-entropy", "temperature": 50.0,
+                                        "teacher_temperature": 50.0}}, ""),
+    ]  # fmt: skip
+    for place, (verdict, changes, broken) in enumerate(rows):
+        for turn in range(2):
+            change = {} if broken or turn == 0 else VARIED[1 + place % 2 * 2]
+            merged = (
+                {**change, **changes} if "projector" not in changes or "projector" not in change else changes
+            )
+            found.append(Run(verdict, merged, broken, seed=20 + turn))
+    return found
+
+
+def half_of(all_runs: list[Run], half: str) -> list[Run]:
+    """Each row has two runs, one for either half."""
+    return [run for place, run in enumerate(all_runs) if place % 2 == (half == "held-back")]
+
+
+def judge(run: Run) -> Outcome:
+    """Train, watch, and say from when on the verdict was not healthy."""
+    torch.set_num_threads(1)
+    settings = resolve({
+        "recipe": "digits-smoke", "data": {"limit": IMAGES}, "epochs": EPOCHS, "seed": run.seed,
+        "device": "cpu", **run.changes,
+    })  # fmt: skip
+    dataset = load_dataset(settings.data)
+    learner = build_learner(settings, DataFacts.of(dataset)).train()
+    BREAKS.get(run.broken, lambda _: None)(learner)
+    monitor = Monitor(every=EVERY).attach(learner, **names(learner))
+    steps = train(run, settings, learner, dataset.train, monitor)
+    return outcome(run, monitor, steps)
+
+
+def names(learner: Learner) -> dict[str, Any]:
+    """What the monitor is told of the model, as a user would."""
+    slow = getattr(learner, "target", None)
+    has_target = slow is not None and any(True for _ in slow.parameters())
+    return {
+        "projector": "projector", "predictor": "predictor", "encoder": "encoder",
+        "target": "target" if has_target else None,
+    }  # fmt: skip
+
+
+def train(run: Run, settings: RunSettings, learner: Learner, part: ArrayPart, monitor: Monitor) -> int:
+    """A plain loop; ends where the loss is no number."""
+    sentence = settings.sentence
+    count = getattr(sentence, "views", 2)
+    batches = Batches(part, settings.make_views(), settings.batch_size, seed=settings.seed, count=count)
+    optimizer = build_optimizer(settings.optimizer, learner)
+    total, step = EPOCHS * len(batches), 0
+    for epoch in range(EPOCHS):
+        for batch in batches.epoch(epoch):
+            set_learning_rate(optimizer, settings.schedule.factor(step, total, len(batches)))
+            views = [batch.views[0]] * 2 if run.broken == "one view twice" else list(batch.views)
+            optimizer.zero_grad()
+            nodes = learner(views, batch.labels, batch.index)
+            nodes.loss.backward()
+            seen = len(monitor.readings)
+            optimizer.step()
+            learner.after_step(nodes, (step + 1) / total)
+            if len(monitor.readings) > seen:
+                monitor.remember_loss(float(nodes.loss.detach()))
+            step += 1
+            if not math.isfinite(float(nodes.loss.detach())):
+                return total
+    return total
+
+
+def outcome(run: Run, monitor: Monitor, steps: int) -> Outcome:
+    """The last verdict, and since when it was not healthy at every reading."""
+    readings = monitor.readings
+    verdicts = [examine(readings[: i + 1]).verdict for i in range(len(readings))]
+    first = len(verdicts)
+    while first > 0 and verdicts[first - 1] != "healthy":
+        first -= 1
+    delay = readings[first].step if first < len(verdicts) else None
+    z = readings[-1].nodes.get("z", {})
+    std, rank = z.get("std", math.nan), z.get("effective_rank", math.nan)
+    return Outcome(run.name, run.verdict, verdicts[-1], std, rank, delay, steps)
+
+
+def freeze_statistics(learner: Learner) -> None:
+    """Running statistics that never follow: evaluation sees the ones of another data set."""
+    for module in [*learner.encoder.modules(), *learner.projector.modules()]:
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 0.0
+            assert module.running_mean is not None
+            module.running_mean.fill_(5.0)
+
+
+def kill_projector(learner: Learner) -> None:
+    """A last ReLU below whose bias nothing passes."""
+    last = [m for m in learner.projector.modules() if isinstance(m, nn.Linear)][-1]
+    assert last.bias is not None
+    with torch.no_grad():
+        last.bias.fill_(-1e3)
+    learner.projector.append(nn.ReLU())  # type: ignore[operator]
+
+
+def run_away(learner: Learner) -> None:
+    """Nothing: raft-np on raw vectors runs away from its teacher without bound."""
+
+
+BREAKS: dict[str, Break] = {
+    "frozen statistics": freeze_statistics, "dead ReLU": kill_projector, "run away": run_away,
+}  # fmt: skip
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share."""
+    if n == 0:
+        return 0.0, 1.0
+    z, p = 1.96, hits / n
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+
+
+def share(hits: int, n: int) -> str:
+    low, high = wilson(hits, n)
+    return f"{hits}/{n} = {100 * hits / max(n, 1):.1f} % ({100 * low:.0f}..{100 * high:.0f})"
+
+
+def page(outcomes: list[Outcome], half: str) -> Iterator[str]:
+    """The figures, then every run."""
+    broken = [o for o in outcomes if o.verdict != "healthy"]
+    healthy = [o for o in outcomes if o.verdict == "healthy"]
+    yield f"# The doctor, judged on runs whose class is known: half `{half}`\n"
+    yield f"`python benchmarks/doctor.py --half {half}`, {platform.machine()}, torch {torch.__version__}.\n"
+    yield "| | target | found |\n|---|---|---|"
+    complete = [o for o in broken if o.verdict == "complete-collapse"]
+    rows = (
+        ("broken runs recognised as broken", ">= 97 %", [o.found != "healthy" for o in broken]),
+        ("broken runs given the right class", ">= 85 %", [o.found == o.verdict for o in broken]),
+        ("false alarms on healthy runs", "<= 3 %", [o.found != "healthy" for o in healthy]),
+        ("complete collapse named within 10 % of the run", "all",
+         [o.delay is not None and o.delay <= 0.1 * o.steps for o in complete]),
+    )  # fmt: skip
+    for what, target, hits in rows:
+        yield f"| {what} | {target} | {share(sum(hits), len(hits))} |"
+    yield ""
+    yield "| class | runs | right class | delay, steps: median (min..max) |\n|---|---|---|---|"
+    for verdict in dict.fromkeys(o.verdict for o in broken):
+        own = [o for o in broken if o.verdict == verdict]
+        delays = [o.delay for o in own if o.delay is not None]
+        span = f"{median(delays):g} ({min(delays)}..{max(delays)})" if delays else "-"
+        yield f"| {verdict} | {len(own)} | {share(sum(o.found == verdict for o in own), len(own))} | {span} |"
+    yield "\n| run | class | verdict | delay | std | rank |\n|---|---|---|---|---|---|"
+    for o in outcomes:
+        mark = o.found if o.found == o.verdict else f"**{o.found}**"
+        delay = "-" if o.delay is None else f"{o.delay}/{o.steps}"
+        yield f"| {o.run} | {o.verdict} | {mark} | {delay} | {o.final_std:.3f} | {o.final_rank:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--half", choices=["choose", "held-back"], default="choose")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/doctor.md and .json")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", default="", help="runs whose name or class holds this")
+    own = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    chosen = [run for run in half_of(runs(), own.half) if own.only in f"{run.name} {run.verdict}"]
+    with ProcessPoolExecutor(own.jobs) as pool:
+        outcomes = list(pool.map(judge, chosen))
+    text = "\n".join(page(outcomes, own.half)) + "\n"
+    print(text)
+    if own.write:
+        (RESULTS / "doctor.md").write_text(text)
+        (RESULTS / "doctor.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

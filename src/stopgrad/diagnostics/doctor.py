@@ -1,0 +1,266 @@
+"""The doctor: from readings of a run to a failure class, its first bad step, its evidence, cause and fixes.
+
+Rules are looked at in order, causes before symptoms: a run without stop-gradient also collapses, and what
+has to be mended is the gradient. Each rule looks at one reading; it fires when it holds at the last reading
+(and, where one reading can be an accident, at those before it), and the first bad step is the first of the
+last unbroken row of readings at which it held.
+
+The thresholds were chosen on one half of the runs of `benchmarks/doctor.py` and tried once on the other.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from stopgrad.diagnostics.diagnosis import Diagnosis, Evidence, Reading, Verdict
+from stopgrad.diagnostics.fingerprints import Fingerprint, fingerprint
+from stopgrad.diagnostics.remedies import cause_of, fixes_for
+from stopgrad.diagnostics.verdict import RANK_COLLAPSED, STD_COLLAPSED, judge
+
+# Two views that agree to rounding are one: squared distance of l2-normalised projections
+IDENTICAL = 1e-9
+# Share of rows that are zero in a projection that is dead, and the gradient's norm of one that learns nothing
+DEAD_ROWS, DEAD_GRADIENT = 0.5, 1e-12
+# Relative movement of parameters between two readings that counts as none
+STILL = 1e-12
+# Factor between the spread that batch normalisation shows in training and that in evaluation, and the steps
+# that running statistics of momentum 0.1 need to forget their start
+LEAK, SETTLED = 3.0, 50
+# Readings over which norms must grow without a pause before overflow is foretold, and by which factor each
+GROWING, GROWTH = 4, 1.3
+# log10 of the largest norm whose square is still finite in single precision
+OVERFLOW = 19.0
+# Spread of the loss, relative to its size, that counts as none, and that at ln K, over so many readings
+CONSTANT, UNIFORM, CONSTANT_OVER = 1e-6, 1e-3, 5
+# A loss above its start by this share of the range it had before is on its way out
+RISEN = 0.5
+# Measures that are so or are not
+CERTAIN = {"finite", "target_gradient", "target_moved", "view_distance", "zero_rows"}
+MISSING = math.nan
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One failure class: what shows it at reading i of a run, and for how many readings it must."""
+
+    verdict: Verdict
+    shows: Callable[[Sequence[Reading], int], list[Evidence]]
+    readings: int = 1
+
+
+def examine(readings: Sequence[Reading], facts: Mapping[str, Any] | None = None) -> Diagnosis:
+    """What is wrong with a run, if anything.
+
+    Args:
+        readings: in the order of their steps, at least one.
+        facts: what is known of the method, as `Monitor` and the run folders know it: ``stops_gradient``,
+            ``predictor`` (its kind), ``symmetric``, ``ema`` (tau or None), ``weight_decay``, ``sigma2``,
+            ``tau``. They name the cause; the verdict does not depend on them.
+
+    Raises:
+        ValueError: without a reading.
+    """
+    if not readings:
+        raise ValueError("readings: at least one is needed")
+    last = len(readings) - 1
+    measures = {name: dict(values) for name, values in readings[last].nodes.items()}
+    for rule in RULES:
+        first = _since(rule, readings)
+        if first is None:
+            continue
+        evidence = tuple(rule.shows(readings, last))
+        cause = cause_of(rule.verdict, facts or {}, readings)
+        return Diagnosis(
+            rule.verdict, _confidence(evidence), readings[first].step, evidence, cause,
+            fixes_for(rule.verdict, cause), measures,
+        )  # fmt: skip
+    evidence = tuple(_spread(readings, last))
+    return Diagnosis("healthy", _confidence(evidence), None, evidence, None, (), measures)
+
+
+def _since(rule: Rule, readings: Sequence[Reading]) -> int | None:
+    """The first of the last unbroken row of readings at which a rule holds, if that is long enough."""
+    first = len(readings)
+    while first > 0 and rule.shows(readings, first - 1):
+        first -= 1
+    length = len(readings) - first
+    return first if length >= min(rule.readings, len(readings)) and length > 0 else None
+
+
+def _confidence(evidence: Sequence[Evidence]) -> float:
+    """From how far the nearest measure is from its threshold: 0.5 at it, 0.91 at a factor of 10."""
+    margins = [_margin(item) for item in evidence]
+    return 0.5 + 0.5 * min(margins, default=1.0)
+
+
+def _margin(item: Evidence) -> float:
+    if item.measure in CERTAIN or not (math.isfinite(item.value) and item.threshold > 0):
+        return 1.0
+    factor = abs(math.log10(max(abs(item.value), 1e-30) / item.threshold))
+    return factor / (factor + 0.22)
+
+
+def _measure(reading: Reading, node: str, name: str) -> float:
+    value = reading.nodes.get(node, {}).get(name)
+    return MISSING if value is None else float(value)
+
+
+def _above(measure: str, of: str, value: float, threshold: float, says: str) -> list[Evidence]:
+    """Evidence if the value is known and not below the threshold."""
+    return [Evidence(measure, of, value, threshold, False, says)] if value >= threshold else []
+
+
+def _below(measure: str, of: str, value: float, threshold: float, says: str) -> list[Evidence]:
+    return [Evidence(measure, of, value, threshold, True, says)] if value < threshold else []
+
+
+def _not_finite(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    now = readings[i]
+    if now.loss is not None and not math.isfinite(now.loss):
+        return [Evidence("loss", "loss", now.loss, math.inf, False, "the loss is not finite")]
+    for node in ("z", "p", "t"):
+        finite = now.nodes.get(node, {}).get("finite")
+        if finite is not None and finite < 1:
+            return [Evidence("finite", node, float(finite), 1.0, True, f"{node} holds NaN or infinity")]
+    return []
+
+
+def _rising(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    """The loss of the last quarter lies above its start by a share of the range it has gone through."""
+    losses = [r.loss for r in readings[: i + 1] if r.loss is not None]
+    if len(losses) < 8:
+        return []
+    quarter = len(losses) // 4
+    start, end = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
+    fallen = start - min(losses)
+    threshold = start + max(RISEN * fallen, 0.05 * abs(start))
+    says = "the loss ends above where it began"
+    return [Evidence("loss", "loss", end, threshold, False, says)] if end > threshold else []
+
+
+def _diverged(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    return _not_finite(readings, i) or _rising(readings, i)
+
+
+def _identical(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    distance = readings[i].scalars.get("view_distance", MISSING)
+    if not _measure(readings[i], "z", "std") > STD_COLLAPSED / 10:
+        return []
+    return _below("view_distance", "z", distance, IDENTICAL, "both views are the same picture")
+
+
+def _leak(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    flows = readings[i].scalars.get("target_gradient", MISSING)
+    return _above("target_gradient", "t", flows, 0.5, "a gradient flows into the target")
+
+
+def _frozen(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    now = readings[i].scalars
+    if not now.get("online_moved", MISSING) > STILL:
+        return []
+    return _below(
+        "target_moved", "target", now.get("target_moved", MISSING), STILL, "the target stands still"
+    )
+
+
+def _dead(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    rows = _measure(readings[i], "z", "zero_rows")
+    gradient = readings[i].scalars.get("gradient_norm_projector", MISSING)
+    return [
+        *_above("zero_rows", "z", rows, DEAD_ROWS, "the projector gives zeros"),
+        *_below("gradient_norm", "projector", gradient, DEAD_GRADIENT, "no gradient reaches the projector"),
+    ]
+
+
+def _normalisation(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    """Training and evaluation of one network tell different stories; one of them is collapse, or nearly."""
+    step = readings[i].step
+    if step is not None and step < SETTLED:
+        return []
+    trained, evaluated = _both_modes(readings[i])
+    for name, floor in (("std", STD_COLLAPSED), ("effective_rank", RANK_COLLAPSED)):
+        seen, real = trained.get(name, MISSING), evaluated.get(name, MISSING)
+        if seen > floor and seen > LEAK * real:
+            says = f"{name} is {seen:.3g} with the batch's statistics, {real:.3g} without them"
+            return [Evidence(f"{name}_ratio", "z", seen / max(real, 1e-12), LEAK, False, says)]
+    return []
+
+
+def _both_modes(reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measures of z with batch normalisation in training and in evaluation mode, {} where not known."""
+    nodes = reading.nodes
+    if "z_eval" in nodes:
+        return nodes["z"], nodes["z_eval"]
+    return (nodes["z_train"], nodes["z"]) if "z_train" in nodes else ({}, {})
+
+
+def _nan_ahead(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    """Norms that have grown by a factor at every reading and, going on so for as long again, overflow."""
+    if i < GROWING:
+        return []
+    norms = [_measure(r, "z", "norm") for r in readings[i - GROWING : i + 1]]
+    if not all(0 < a < b / GROWTH for a, b in pairwise(norms)):
+        return []
+    per_reading = math.log10(norms[-1] / norms[0]) / GROWING
+    expected = math.log10(norms[-1]) + per_reading * (i + 1)
+    return _above("log10_norm", "z", expected, OVERFLOW, "norms grow by a factor at every reading")
+
+
+def _spread(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    nodes = readings[i].nodes
+    known: dict[str, dict[str, Any]] = {node: nodes[node] for node in ("z", "p") if node in nodes}
+    return judge(known, readings[i].loss or 0.0)[1]
+
+
+def _fallen(readings: Sequence[Reading], i: int, node: str, measure: str) -> list[Evidence]:
+    return [e for e in _spread(readings, i) if (e.of, e.measure) == (node, measure) and e.below]
+
+
+def _predictor_side(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    of_z = [e for e in _spread(readings, i) if e.of == "z" and e.below]
+    return [] if of_z else _fallen(readings, i, "p", "std") or _fallen(readings, i, "p", "effective_rank")
+
+
+def _complete(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    found = _fallen(readings, i, "z", "std")
+    sign = _sign(readings[i])
+    if found and sign is not None:
+        found.append(Evidence("loss", "loss", readings[i].loss or 0.0, sign.value, False, sign.says))
+    return found
+
+
+def _dimensional(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    return _fallen(readings, i, "z", "effective_rank")
+
+
+def _constant(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    losses = [r.loss for r in readings[max(0, i + 1 - CONSTANT_OVER) : i + 1] if r.loss is not None]
+    if len(losses) < CONSTANT_OVER:
+        return []
+    spread = (max(losses) - min(losses)) / max(abs(losses[-1]), 1.0)
+    sign = _sign(readings[i])
+    # at ln K a softmax is uniform whatever the batch, and the loss stays within rounding of its logits
+    threshold = UNIFORM if sign is not None and sign.says.startswith("ln") else CONSTANT
+    says = "the loss does not move" + ("" if sign is None else f": {sign.says}")
+    return _below("loss_spread", "loss", spread, threshold, says)
+
+
+def _sign(reading: Reading) -> Fingerprint | None:
+    return fingerprint(reading.loss, reading.scalars.get("batch"), reading.scalars.get("dim"))
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("diverged", _diverged),
+    Rule("identical-views", _identical),
+    Rule("target-leak", _leak),
+    Rule("frozen-target", _frozen, readings=2),
+    Rule("dead-projector", _dead),
+    Rule("normalisation-leak", _normalisation, readings=2),
+    Rule("nan-ahead", _nan_ahead),
+    Rule("complete-collapse", _complete),
+    Rule("dimensional-collapse", _dimensional),
+    Rule("predictor-collapse", _predictor_side),
+    Rule("constant-loss", _constant),
+)
