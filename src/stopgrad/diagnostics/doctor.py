@@ -21,6 +21,8 @@ from stopgrad.diagnostics.verdict import RANK_COLLAPSED, STD_COLLAPSED, judge
 
 # Two views that agree to rounding are one: squared distance of l2-normalised projections
 IDENTICAL = 1e-9
+# Share of z's spread below which p has collapsed on its own
+PREDICTED = 0.05
 # Share of rows that are zero in a projection that is dead, and the gradient's norm of one that learns nothing
 DEAD_ROWS, DEAD_GRADIENT = 0.5, 1e-12
 # Relative movement of parameters between two readings that counts as none
@@ -36,6 +38,8 @@ OVERFLOW = 19.0
 CONSTANT, UNIFORM, CONSTANT_OVER = 1e-6, 1e-3, 5
 # A loss above its start by this share of the range it had before is on its way out
 RISEN = 0.5
+# and one that is so many times larger than it was at first, of either sign, has left it
+HUGE = 1e4
 # Measures that are so or are not
 CERTAIN = {"finite", "target_gradient", "target_moved", "view_distance", "zero_rows"}
 MISSING = math.nan
@@ -128,8 +132,10 @@ def _not_finite(readings: Sequence[Reading], i: int) -> list[Evidence]:
 
 
 def _rising(readings: Sequence[Reading], i: int) -> list[Evidence]:
-    """The loss of the last quarter lies above its start by a share of the range it has gone through."""
+    """The loss is out of all proportion, or its last quarter lies above its start by a share of its range."""
     losses = [r.loss for r in readings[: i + 1] if r.loss is not None]
+    if losses and abs(losses[-1]) > (limit := HUGE * (1 + abs(losses[0]))):
+        return [Evidence("loss", "loss", losses[-1], limit, False, "the loss is out of all proportion")]
     if len(losses) < 8:
         return []
     quarter = len(losses) // 4
@@ -219,8 +225,10 @@ def _fallen(readings: Sequence[Reading], i: int, node: str, measure: str) -> lis
 
 
 def _predictor_side(readings: Sequence[Reading], i: int) -> list[Evidence]:
-    of_z = [e for e in _spread(readings, i) if e.of == "z" and e.below]
-    return [] if of_z else _fallen(readings, i, "p", "std") or _fallen(readings, i, "p", "effective_rank")
+    """p hardly varies beside z, whose spread it is to predict; a linear predictor's p always varies less."""
+    of_z = _measure(readings[i], "z", "std")
+    threshold = min(STD_COLLAPSED, PREDICTED * of_z) if of_z >= STD_COLLAPSED else 0.0
+    return _below("std", "p", _measure(readings[i], "p", "std"), threshold, "all p point nearly the same way")
 
 
 def _complete(readings: Sequence[Reading], i: int) -> list[Evidence]:
