@@ -32,6 +32,7 @@ def pretrain(
     resume: bool = False,
     init_from: str | Path | None = None,
     show_progress: bool = True,
+    preflight: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """Pretrain an encoder, evaluate it, export it, and write the report.
@@ -44,6 +45,7 @@ def pretrain(
         resume: continue the run in ``out`` where its last checkpoint left it. Without a run there, start one.
         init_from: checkpoint or run folder to take the encoder's and projector's weights from.
         show_progress: whether to draw a progress bar on stderr.
+        preflight: whether to try the first batch before training; a fault stops, warnings go to the log.
         settings: anything else of `RunSettings`, nested: ``epochs=10, predictor={"eps": 0.2}``.
 
     Returns:
@@ -71,6 +73,7 @@ def pretrain(
         resume=resume,
         init_from=None if init_from is None else Path(init_from),
         show_progress=show_progress,
+        check=preflight,
     )
     if summary:
         _write_report(folder)

@@ -238,3 +238,14 @@ def test_bfloat16_trains(tiny, tmp_path, quick):
     result = run(tiny(method="directpred", precision="bf16"), tmp_path, show_progress=False)
     assert -1 <= result["loss"] < 0
     assert load_run(tmp_path).learner.predictor.correlation.dtype == torch.float32
+
+
+def test_a_preflight_stops_at_a_fault_and_changes_nothing_else(tiny, tmp_path, quick, same_state):
+    with pytest.raises(UsageError, match=r"preflight: weight-decay: weight decay 0\.9 is above"):
+        run(tiny(optimizer={"weight_decay": 0.9}), tmp_path / "fault", show_progress=False, check=True)
+    assert not (tmp_path / "fault").exists()
+    for name, check in (("with", True), ("without", False)):
+        run(tiny(method="byol"), tmp_path / name, show_progress=False, check=check)
+    same_state(*(RunFolder(tmp_path / name).checkpoint for name in ("with", "without")))
+    log = (tmp_path / "with" / "train.log").read_text()
+    assert "frozen" not in log

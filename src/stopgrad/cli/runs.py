@@ -53,6 +53,9 @@ def pretrain(
     fail_on_collapse: Annotated[
         bool, typer.Option("--fail-on-collapse", help="Exit with 1 unless the verdict is healthy.")
     ] = False,
+    preflight: Annotated[
+        bool, typer.Option("--preflight", help="Try the first batch and look for what would go wrong.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -86,7 +89,13 @@ def pretrain(
         if name not in RunSettings.model_fields:  # such as `out`, an argument of jobs.pretrain
             raise UsageError(f"{name}: unknown setting{nearest(name, list(RunSettings.model_fields))}")
     summary = jobs.pretrain(
-        out=out, config=config, resume=resume, init_from=init_from, show_progress=not quiet, **changes
+        out=out,
+        config=config,
+        resume=resume,
+        init_from=init_from,
+        show_progress=not quiet,
+        preflight=preflight,
+        **changes,
     )
     if not summary:  # not the first process of a distributed run
         return

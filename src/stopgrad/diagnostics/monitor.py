@@ -29,8 +29,11 @@ from stopgrad.diagnostics.spread import (
     uniformity,
 )
 
-# Rows of a node that a reading looks at, and numbers of a network whose movement it follows
-ROWS, FOLLOWED = 256, 65_536
+# Rows of a node that a reading looks at, images that it looks at in evaluation mode, and numbers of a network
+# whose movement it follows
+ROWS, EVALUATED, FOLLOWED = 256, 64, 65_536
+# Share of the budget that is aimed at, as neither steps nor readings all take the same time
+AIMED = 0.7
 # Share of the gradient at z that may come around the predictor before it counts as a leak
 AROUND = 1e-3
 
@@ -192,7 +195,7 @@ class Monitor:
         if self.every is not None:
             return self.every
         step = self._seconds_a_step
-        steps = 1 if step == 0 else math.ceil(self._cost / (self.budget * step))
+        steps = 1 if step == 0 else math.ceil(self._cost / (AIMED * self.budget * step))
         if _world() > 1:
             agreed = torch.tensor(steps, device=_device_of_ranks())
             dist.broadcast(agreed, 0)
@@ -368,7 +371,7 @@ class _Attached:
         if self.encoder is None or not self._images:
             return None
         with _evaluating(self.encoder), _evaluating(self.projector):
-            h = self.encoder(self._images[-1][:ROWS])
+            h = self.encoder(self._images[-1][:EVALUATED])
             z = self.projector(h.flatten(1))
         return z if isinstance(z, Tensor) else None
 

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 # Learning rates an image of the batch that published recipes keep within, by kind of optimiser: for SGD and
 # LARS at batch 256 (their rates grow with the batch), for Adam as they are
-SGD_RATES, ADAM_RATES = (1e-3, 1.0), (1e-6, 5e-3)
+SGD_RATES, ADAM_RATES = (1e-3, 2.0), (1e-6, 5e-3)
 # Largest number whose square is finite in half precision
 HALF = 255.0
 Level = Literal["fault", "warning"]

@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from stopgrad.data.batches import Batches
 from stopgrad.data.sources import Dataset, load_dataset
 from stopgrad.data.views import Views
+from stopgrad.diagnostics.preflight import preflight
 from stopgrad.errors import UsageError
 from stopgrad.evaluation.knn import knn_accuracy
 from stopgrad.evaluation.measures import Embedder, materialise, measure_learner
 from stopgrad.files import write_text
-from stopgrad.method import Learner, Method
+from stopgrad.method import Learner, Method, SiameseLearner
+from stopgrad.parts.target import EmaTarget, Memory
 from stopgrad.training.build import (
     DataFacts,
     build_embedder,
@@ -47,6 +50,7 @@ def run(
     resume: bool = False,
     init_from: Path | None = None,
     show_progress: bool = True,
+    check: bool = False,
 ) -> dict[str, Any]:
     """Pretrain, evaluate and export; returns the summary that `summary.json` holds.
 
@@ -56,9 +60,11 @@ def run(
         resume: continue the run in ``out`` from its last checkpoint, to the same weights as without a stop.
         init_from: a checkpoint or run folder whose encoder and projector weights to start from.
         show_progress: whether to draw the bar on stderr.
+        check: whether to try a batch first and look for what would go wrong.
 
     Raises:
-        UsageError: for settings that cannot work here, before anything is written.
+        UsageError: for settings that cannot work here, before anything is written; for a fault that the
+            preflight finds, before the first step.
         Interrupted: when SIGINT or SIGTERM stopped it; the checkpoint is written.
     """
     settings = complete(settings)
@@ -68,8 +74,11 @@ def run(
     session = Session.open(settings, fabric)
     if init_from is not None and checkpoint is None:
         load_weights(session.learner, init_from)
+    warnings = session.check_first_batch() if check else []
     trainer = session.trainer(folder, checkpoint, show_progress)
     session.introduce(trainer.state.step)
+    for warning in warnings:
+        log.warning("preflight: %s", warning)
     loss, diverged_at = float("nan"), None
     try:
         with trainer.progress:
@@ -123,13 +132,7 @@ class Session:
         """The loop, at the step of the checkpoint, with the run folder set up for it."""
         settings, fabric = self.settings, self.fabric
         threads = TwoThreads() if runs_side_by_side(settings, fabric) else None
-        method = settings.sentence
-        count = method.views if isinstance(method, Method) else 2
-        batches = Batches(
-            self.dataset.train, self.views, settings.batch_size, seed=settings.seed, rank=fabric.global_rank,
-            world=fabric.world_size, device=fabric.device, workers=settings.data.workers,
-            each=map if threads is None else threads.map, count=count,
-        )  # fmt: skip
+        batches = self._batches(map if threads is None else threads.map)
         state = self._state()
         side_by_side = None if threads is None else SideBySide(self.learner, fabric, threads)
         if checkpoint is not None:
@@ -159,6 +162,35 @@ class Session:
         )  # fmt: skip
         for skipped in self.dataset.skipped:
             log.warning("skipped %s: %s", skipped.path, skipped.reason)
+
+    def _batches(self, each: Callable[..., Any] = map) -> Batches:
+        """The training images as this rank sees them."""
+        settings, fabric, method = self.settings, self.fabric, self.settings.sentence
+        return Batches(
+            self.dataset.train, self.views, settings.batch_size, seed=settings.seed, rank=fabric.global_rank,
+            world=fabric.world_size, device=fabric.device, workers=settings.data.workers, each=each,
+            count=method.views if isinstance(method, Method) else 2,
+        )  # fmt: skip
+
+    def check_first_batch(self) -> list[str]:
+        """What `stopgrad.diagnostics.preflight` warns of, a line each; nothing where it cannot look.
+
+        Raises:
+            UsageError: for the first fault.
+        """
+        learner = self.learner
+        if not isinstance(learner, SiameseLearner) or isinstance(learner.method.target, Memory):
+            return []
+        batches = self._batches()
+        views = tuple(self.embedder.normalise(view).cpu() for view in next(batches.epoch(0)).views)
+        batches.close()
+        update = _follow if isinstance(learner.target, EmaTarget) else None
+        optimizer = build_optimizer(self.settings.optimizer, learner)
+        findings = preflight(learner, views, optimizer, update=update)
+        lines = [f"{finding.check}: {finding.says}; {finding.fix}" for finding in findings]
+        if findings and findings[0].level == "fault":
+            raise UsageError(f"preflight: {lines[0]}")
+        return lines
 
     def finish(self, folder: RunFolder, **training: Any) -> dict[str, Any]:
         """Evaluate on all parts and write summary, embedding and exported encoder."""
@@ -221,6 +253,13 @@ class Session:
             return row
 
         return evaluate
+
+
+def _follow(learner: nn.Module) -> None:
+    """Move the EMA target of a learner as the trainer does after a step."""
+    assert isinstance(learner, SiameseLearner)
+    assert isinstance(learner.target, EmaTarget)
+    learner.target.update(learner.online)
 
 
 def _checkpoint_to_resume(folder: RunFolder, settings: RunSettings, resume: bool) -> dict[str, Any] | None:
