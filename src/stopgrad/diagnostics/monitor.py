@@ -20,14 +20,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from stopgrad.diagnostics.diagnosis import Diagnosis, Reading
 from stopgrad.diagnostics.doctor import examine
-from stopgrad.diagnostics.spectrum import effective_rank
-from stopgrad.diagnostics.spread import (
-    alignment,
-    center_norm,
-    embedding_std,
-    residual_norm,
-    uniformity,
-)
+from stopgrad.diagnostics.gradients import gradient_norms
+from stopgrad.diagnostics.spread import alignment
+from stopgrad.diagnostics.statistics import VectorStatistics
 
 # Rows of a node that a reading looks at, images that it looks at in evaluation mode, and numbers of a network
 # whose movement it follows
@@ -214,7 +209,7 @@ class Monitor:
         if targets:
             found.setdefault("target_gradient", float(any(t.requires_grad for t in targets)))
         if model is not None:
-            found |= {f"gradient_norm_{name}": norm for name, norm in _gradient_norms(model).items()}
+            found |= _gradient_norms(dict(model.named_children()))
         with torch.no_grad():
             rows = {name: [_rows(x) for x in pair if x is not None] for name, pair in nodes.items()}
             measures = {name: _measures(views) for name, views in rows.items() if views}
@@ -348,14 +343,9 @@ class _Attached:
         evaluated = self._evaluated()
         if evaluated is not None:
             reading.nodes["z_eval"] = _measures([_rows(evaluated)])
-        reading.scalars.update(self._norms())
-        return reading
-
-    def _norms(self) -> dict[str, float]:
         parts = {"projector": self.projector, "predictor": self.predictor, "encoder": self.encoder}
-        return {
-            f"gradient_norm_{name}": _gradient_norm(part) for name, part in parts.items() if part is not None
-        }
+        reading.scalars.update(_gradient_norms(parts))
+        return reading
 
     def _leak(self) -> dict[str, float]:
         """Whether z has a gradient that did not come through the predictor."""
@@ -392,26 +382,11 @@ class _Attached:
 
 
 def _measures(views: Sequence[Tensor]) -> dict[str, Any]:
-    """Measures of one node's rows (N, D), by the names of `VectorStatistics.compute`; of the first view."""
-    x = views[0]
-    finite = torch.isfinite(x).all(dim=1)
-    share = float(finite.float().mean())
-    x = x[finite]
-    if len(x) < 2:
-        return {"count": len(x), "finite": share}
-    norms = x.norm(dim=1)
-    return {
-        "count": len(x),
-        "finite": share,
-        "zero_rows": float((norms == 0).float().mean()),
-        "norm": float(norms.mean()),
-        "raw_std": float(x.std(dim=0, correction=0).mean()),
-        "std": float(embedding_std(x)),
-        "m_o": float(center_norm(x)),
-        "m_r": float(residual_norm(x)),
-        "effective_rank": float(effective_rank(x)),
-        "uniformity": float(uniformity(x)),
-    }
+    """Measures of one node's rows (N, D), as `VectorStatistics` names them; of the first view."""
+    statistics = VectorStatistics(views[0].shape[1])
+    statistics.update(views[0])
+    measures = statistics.compute()
+    return {name: value for name, value in measures.items() if name != "spectrum" and value == value}
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -424,18 +399,11 @@ def _rows(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _gradient_norms(model: nn.Module) -> dict[str, float]:
-    """Norm of the gradient of each child that has one."""
-    norms = {name: _gradient_norm(child) for name, child in model.named_children()}
-    return {name: norm for name, norm in norms.items() if not math.isnan(norm)}
-
-
-def _gradient_norm(module: nn.Module) -> float:
-    """Norm of the gradients of a module's trainable weights; NaN where there are none."""
-    gradients = [w.grad.detach() for w in module.parameters() if w.grad is not None]
-    if not gradients:
-        return math.nan
-    return float(torch.stack([norm.float() for norm in torch._foreach_norm(gradients)]).norm())
+def _gradient_norms(parts: Mapping[str, nn.Module | None]) -> dict[str, float]:
+    """Norm of the gradient of each part that has one."""
+    weights = {name: list(part.parameters()) for name, part in parts.items() if part is not None}
+    known = {name: own for name, own in weights.items() if any(w.grad is not None for w in own)}
+    return {f"gradient_norm_{name}": norm for name, norm in gradient_norms(known).items()}
 
 
 def _sample(weights: Sequence[Tensor]) -> Tensor:
