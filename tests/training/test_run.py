@@ -249,3 +249,20 @@ def test_a_preflight_stops_at_a_fault_and_changes_nothing_else(tiny, tmp_path, q
     same_state(*(RunFolder(tmp_path / name).checkpoint for name in ("with", "without")))
     log = (tmp_path / "with" / "train.log").read_text()
     assert "frozen" not in log
+
+
+@pytest.mark.parametrize("on_collapse", ["warn", "stop"])
+def test_a_collapse_is_named_while_it_trains(on_collapse, tiny, tmp_path, quick):
+    collapsing = tiny(
+        method="byol-nosg", optimizer={"lr": 0.3}, epochs=4, schedule={"warmup_epochs": 0},
+        on_collapse=on_collapse,
+    )  # fmt: skip
+    result = run(collapsing, tmp_path, show_progress=False)
+    assert math.isfinite(result["loss"])
+    log = (tmp_path / "train.log").read_text()
+    assert "complete-collapse since step" in log
+    assert "no stop-gradient" in log
+    assert "first to change: stop the gradient" in log
+    epochs = [row["epoch"] for row in RunFolder(tmp_path).rows() if row["kind"] == "epoch"]
+    assert (epochs[-1] == 4) is (on_collapse == "warn")
+    assert ("stopped after step" in log) is (on_collapse == "stop")

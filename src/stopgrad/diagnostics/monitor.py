@@ -45,6 +45,7 @@ class Monitor:
         out: file for the readings, one JSON object a line; None for none.
         writer: a TensorBoard ``SummaryWriter`` or anything with its ``add_scalar``; None for none.
         facts: what is known of the method, see `examine`; it names causes.
+        first: the number of the first step, for a run that is resumed.
 
     Example:
         >>> monitor = Monitor(every=1)
@@ -62,6 +63,7 @@ class Monitor:
         out: str | Path | None = None,
         writer: Any = None,
         facts: Mapping[str, Any] | None = None,
+        first: int = 0,
     ) -> None:
         if every is not None and every < 1:
             raise ValueError(f"every: {every} must be at least 1")
@@ -71,7 +73,7 @@ class Monitor:
         self.readings: list[Reading] = []
         self._out = None if out is None else Path(out)
         self._writer = writer
-        self._step, self._due = 0, 0
+        self._step, self._due = first, first
         self._began: float | None = None
         self._seconds_a_step, self._cost = 0.0, 0.0
         self._attached: _Attached | None = None
@@ -180,7 +182,8 @@ class Monitor:
         self.readings.append(reading)
         if _rank() == 0:
             self._write(reading)
-        self._cost = cost if self._cost == 0 else 0.7 * self._cost + 0.3 * cost
+        # the first reading also loads what it needs: its time is no reading's
+        self._cost = cost if len(self.readings) <= 2 else 0.7 * self._cost + 0.3 * cost
         self._due = self._step + self._interval()
         self._step += 1
         self._began = time.perf_counter()  # the monitor's time is not the step's
@@ -190,7 +193,11 @@ class Monitor:
         if self.every is not None:
             return self.every
         step = self._seconds_a_step
-        steps = 1 if step == 0 else math.ceil(self._cost / (AIMED * self.budget * step))
+        steps = (
+            1
+            if step == 0 or len(self.readings) == 1
+            else math.ceil(self._cost / (AIMED * self.budget * step))
+        )
         if _world() > 1:
             agreed = torch.tensor(steps, device=_device_of_ranks())
             dist.broadcast(agreed, 0)

@@ -30,9 +30,10 @@ from stopgrad.diagnostics.statistics import VectorStatistics
 from stopgrad.errors import UsageError
 from stopgrad.postmortem.checkpoints import Foreign, load_foreign
 from stopgrad.postmortem.files import READERS, check_size, open_vectors
-from stopgrad.postmortem.runs import facts_of, is_run, read_readings, read_settings
+from stopgrad.postmortem.runs import is_run, read_readings, read_settings
 from stopgrad.training.folder import RunFolder
 from stopgrad.training.precision import resolve_device
+from stopgrad.training.settings import facts_of
 
 Document = dict[str, Any]
 
@@ -136,7 +137,7 @@ def _run(path: Path, key: str | None) -> Document:
     folder = RunFolder(path)
     settings = read_settings(folder)
     readings = read_readings(folder, None if settings is None else settings.batch_size)
-    found = examine(readings, facts_of(settings))
+    found = examine(readings, None if settings is None else facts_of(settings))
     nodes = readings[-1].nodes
     source = {
         "kind": "run", "path": str(path), "method": None if settings is None else settings.method,

@@ -8,8 +8,6 @@ from typing import Any
 
 from stopgrad.diagnostics.diagnosis import Reading
 from stopgrad.errors import UsageError
-from stopgrad.method import Method
-from stopgrad.parts.target import Ema
 from stopgrad.training.folder import RunFolder
 from stopgrad.training.settings import RunSettings, read_yaml, validate
 
@@ -66,25 +64,6 @@ def read_readings(folder: RunFolder, batch: int | None = None) -> list[Reading]:
     if not readings:
         raise UsageError(f"{folder.path}: nothing was measured in this run yet, wait for its first epoch")
     return readings
-
-
-def facts_of(settings: RunSettings | None) -> dict[str, Any]:
-    """What names the cause of a collapse (see `stopgrad.diagnostics.doctor.examine`).
-
-    Nothing for methods with negatives or with terms of the whole batch: they do without a stop-gradient or a
-    predictor by design.
-    """
-    method = None if settings is None else settings.sentence
-    if settings is None or not isinstance(method, Method) or method.distance.of_batch:
-        return {}
-    return {
-        "stops_gradient": method.stops_gradient,
-        "predictor": method.predictor.kind,
-        "symmetric": bool(getattr(method.predictor, "symmetric", False)),
-        "ema": method.target.tau if isinstance(method.target, Ema) else None,
-        "weight_decay": settings.optimizer.weight_decay,
-        "lr_scale": settings.optimizer.predictor.lr_scale,
-    }
 
 
 def _nodes(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

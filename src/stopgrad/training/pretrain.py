@@ -13,6 +13,7 @@ from torch import nn
 from stopgrad.data.batches import Batches
 from stopgrad.data.sources import Dataset, load_dataset
 from stopgrad.data.views import Views
+from stopgrad.diagnostics.monitor import Monitor
 from stopgrad.diagnostics.preflight import preflight
 from stopgrad.errors import UsageError
 from stopgrad.evaluation.knn import knn_accuracy
@@ -35,10 +36,10 @@ from stopgrad.training.optimizer import build_optimizer
 from stopgrad.training.precision import resolve_device, resolve_precision, resolve_threads
 from stopgrad.training.progress import Progress
 from stopgrad.training.results import evaluate_run
-from stopgrad.training.settings import RunSettings, read_yaml, validate
+from stopgrad.training.settings import RunSettings, facts_of, read_yaml, validate
 from stopgrad.training.side_by_side import SideBySide, TwoThreads, runs_side_by_side
 from stopgrad.training.state import TrainState
-from stopgrad.training.trainer import Diverged, Trainer
+from stopgrad.training.trainer import LOG_EVERY, Collapsed, Diverged, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,9 @@ def run(
     except Diverged as stop:
         log.error("%s", stop)
         diverged_at = stop.step
+    except Collapsed as stop:
+        log.error("%s", stop)
+        loss = trainer.state.epoch_loss
     finally:
         trainer.batches.close()
         if trainer.metrics is not None:
@@ -147,7 +151,8 @@ class Session:
         progress = Progress(settings.epochs * len(batches), done=state.step, visible=show)
         return Trainer(
             settings, self.facts, fabric, folder, state, batches, self.embedder.normalise,
-            self._evaluator(state), metrics, progress, side_by_side, saved_step=state.step,
+            self._evaluator(state), metrics, progress, side_by_side, self._monitor(state.step),
+            saved_step=state.step,
         )  # fmt: skip
 
     def introduce(self, step: int) -> None:
@@ -162,6 +167,13 @@ class Session:
         )  # fmt: skip
         for skipped in self.dataset.skipped:
             log.warning("skipped %s: %s", skipped.path, skipped.reason)
+
+    def _monitor(self, step: int) -> Monitor | None:
+        """What watches the projections; None for what has none of its own."""
+        method = self.settings.sentence
+        if not isinstance(method, Method):
+            return None
+        return Monitor(every=LOG_EVERY, facts=facts_of(self.settings), first=step)
 
     def _batches(self, each: Callable[..., Any] = map) -> Batches:
         """The training images as this rank sees them."""

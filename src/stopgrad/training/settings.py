@@ -19,7 +19,7 @@ from stopgrad.parts.distances import DistanceSettings
 from stopgrad.parts.gradient import GradientSettings
 from stopgrad.parts.pairing import Pair
 from stopgrad.parts.predictors import PredictorSettings
-from stopgrad.parts.target import Target
+from stopgrad.parts.target import Ema, Target
 from stopgrad.training.optimizer import OptimizerSettings, ScheduleSettings
 from stopgrad.training.recipes import recipe
 
@@ -77,6 +77,9 @@ class RunSettings(Frozen):
     """Threads of one operation of a training step on the CPU. Rounding depends on it, so `config.yaml` holds
     the number that "auto" stood for: 1 for convnet-s on the CPU, whose operations are too small to be shared,
     else torch's own number. convnet-s with 1 computes both views of a batch at once, in a thread each."""
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """What to do at the end of an epoch whose readings are those of a collapse: a line in `train.log` with
+    the cause and the first thing to change, or that and the end of the training."""
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint_minutes: float = Field(10, gt=0)
     """Within an epoch a checkpoint is written at least this often; at the end of an epoch always."""
@@ -147,6 +150,25 @@ def resolve(changes: Mapping[str, Any]) -> RunSettings:
         if kind in kinds:
             merged = merge(merged, {axis: {"kind": kind, **kinds[kind]}})
     return validate(merge(merge(merged, own), {**changes, "method": method}))
+
+
+def facts_of(settings: RunSettings) -> dict[str, Any]:
+    """What names the cause of a collapse (see `stopgrad.diagnostics.doctor.examine`).
+
+    Nothing for methods with negatives or with terms of the whole batch: they do without a stop-gradient or a
+    predictor by design.
+    """
+    method = settings.sentence
+    if not isinstance(method, Method) or method.distance.of_batch:
+        return {}
+    return {
+        "stops_gradient": method.stops_gradient,
+        "predictor": method.predictor.kind,
+        "symmetric": bool(getattr(method.predictor, "symmetric", False)),
+        "ema": method.target.tau if isinstance(method.target, Ema) else None,
+        "weight_decay": settings.optimizer.weight_decay,
+        "lr_scale": settings.optimizer.predictor.lr_scale,
+    }
 
 
 def validate(settings: Mapping[str, Any]) -> RunSettings:

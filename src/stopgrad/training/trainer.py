@@ -15,6 +15,8 @@ from torch import Tensor
 
 from stopgrad import diagnostics
 from stopgrad.data.batches import Batch, Batches
+from stopgrad.diagnostics.diagnosis import Diagnosis
+from stopgrad.diagnostics.monitor import Monitor
 from stopgrad.method import Nodes
 from stopgrad.training.build import DataFacts
 from stopgrad.training.checkpoint import save_checkpoint
@@ -43,6 +45,21 @@ class Diverged(RuntimeError):
         self.step, self.kept = step, kept
 
 
+class Collapsed(RuntimeError):
+    """The readings are those of a collapse, and the settings ask to stop then; the checkpoint is written."""
+
+    def __init__(self, diagnosis: Diagnosis, step: int):
+        super().__init__(f"stopped after step {step}: {advice(diagnosis)}")
+        self.step = step
+
+
+def advice(diagnosis: Diagnosis) -> str:
+    """A diagnosis in one line: what, since when, why, and what to change first."""
+    cause = f", {diagnosis.cause}" if diagnosis.cause else ""
+    fix = f"; first to change: {diagnosis.fixes[0].change}" if diagnosis.fixes else ""
+    return f"{diagnosis.verdict} since step {diagnosis.first_bad_step}{cause}{fix}"
+
+
 class Interrupted(RuntimeError):
     """Somebody asked the run to stop; it is saved and can be resumed."""
 
@@ -66,6 +83,7 @@ class Trainer:
     metrics: MetricsLog | None
     progress: Progress
     side_by_side: SideBySide | None = None
+    monitor: Monitor | None = None
     saved_step: int = 0
 
     @property
@@ -79,6 +97,7 @@ class Trainer:
         Raises:
             Diverged: when the loss is not finite; the last good checkpoint is kept.
             Interrupted: after SIGINT or SIGTERM, once a checkpoint is written.
+            Collapsed: where the settings ask to stop then, once a checkpoint is written.
         """
         per_epoch = len(self.batches)
         if self.state.step == 0:
@@ -93,6 +112,7 @@ class Trainer:
                 self.save()
                 if self._anybody(asked):
                     self._stop(asked)
+                self._judge()
         return self.state.epoch_loss
 
     def save(self) -> None:
@@ -156,8 +176,21 @@ class Trainer:
         state.step += 1
         state.bare_learner.after_step(nodes, state.step / self.steps)
         self._train_probe(nodes, batch.labels)
+        if self.monitor is not None:
+            self.monitor.step(*nodes.z[:2], *nodes.p[:2], loss=nodes.loss)
         self.progress.advance(self.settings.batch_size)
         return nodes, lr
+
+    def _judge(self) -> None:
+        """Say so when the readings are those of a collapse, and stop if that is asked for."""
+        if self.monitor is None or not self.monitor.readings:
+            return
+        found = self.monitor.verdict()
+        if found.verdict == "healthy":
+            return
+        if self.settings.on_collapse == "stop" and found.verdict.endswith("collapse"):
+            raise Collapsed(found, self.state.step)
+        log.warning("%s", advice(found))
 
     def _pass(self, views: tuple[Tensor, ...], labels: Tensor | None, indices: Tensor, last: bool) -> Nodes:
         """Forward and backward pass over one accumulated part; the nodes come without a graph."""
