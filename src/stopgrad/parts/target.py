@@ -300,7 +300,12 @@ class EmaTarget(TargetModule):
 
     @torch.no_grad()
     def update(self, source: nn.Module, tau: float | None = None) -> None:
-        """Move the copy towards ``source``: W_a <- tau W_a + (1 - tau) W, and its buffers by their policy."""
+        """Move the copy towards ``source``: W_a <- tau W_a + (1 - tau) W, and its buffers by their policy.
+
+        Args:
+            source: the online network.
+            tau: in place of the module's own; with a schedule, ``tau_at(progress)``.
+        """
         tau = self.tau if tau is None else tau
         move(self.network.parameters(), source.parameters(), tau)
         if self.buffer_policy == "own":
