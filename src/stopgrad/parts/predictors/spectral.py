@@ -148,8 +148,8 @@ class DirectPred(ClosedForm):
 
     Call it on raw projections; after each optimiser step call ``after_step((z1, z2))`` once, with all parts
     where gradients are accumulated. It detaches them itself. ``forward`` never changes it, and under
-    ``torch.distributed`` the correlation is averaged over the ranks, so that every rank holds what one process
-    would hold on the joint batch.
+    ``torch.distributed`` the correlation is averaged over the ranks, so that every rank holds what one
+    process would hold on the joint batch.
 
     Args:
         dim: width D of the projections.
