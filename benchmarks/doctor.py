@@ -7,9 +7,9 @@ A broken run is broken on purpose, so that its class is known; a healthy one is 
 its paper trains without collapse. Both vary in method, seed, batch size, learning rate and width. The monitor
 is attached by hooks to a plain loop over the project's own learner; no run tells it anything else.
 
-The halves share no run: even numbers are for choosing, odd ones are held back. Broken runs are broken from
-the first step on, so the delay is the step of the first reading from which on the verdict is not healthy.
-Intervals are Wilson's, 95 %.
+The halves share no run: they differ in seeds and in which method meets which variation. Broken runs are
+broken from the first step on, so the delay is the step of the first reading from which on the verdict is not
+healthy. Intervals are Wilson's, 95 %.
 """
 
 import argparse
@@ -85,11 +85,11 @@ VARIED: tuple[dict[str, Any], ...] = (
 )
 
 
-def runs() -> list[Run]:
-    """All of them, in a fixed order in which neighbours differ in one thing alone."""
-    found = []
+def runs(half: str) -> list[Run]:
+    """Those of a half, two of each row."""
+    found, turns = [], {"choose": (0, 1), "held-back": (2, 3)}[half]
     for place, name in enumerate(HEALTHY):
-        for turn in range(2):
+        for turn in turns:
             change = VARIED[(place + turn) % len(VARIED)]
             if name == "wmse" and "batch_size" in change:
                 change = {"batch_size": 128}  # it whitens 16 dimensions
@@ -126,18 +126,13 @@ def runs() -> list[Run]:
                                         "teacher_temperature": 50.0}}, ""),
     ]  # fmt: skip
     for place, (verdict, changes, broken) in enumerate(rows):
-        for turn in range(2):
-            change = {} if broken or turn == 0 else VARIED[1 + place % 2 * 2]
+        for turn in turns:
+            change = {} if broken or turn % 2 == 0 else VARIED[1 + (place + turn // 2) % 2 * 2]
             merged = (
                 {**change, **changes} if "projector" not in changes or "projector" not in change else changes
             )
             found.append(Run(verdict, merged, broken, seed=20 + turn))
     return found
-
-
-def half_of(all_runs: list[Run], half: str) -> list[Run]:
-    """Each row has two runs, one for either half."""
-    return [run for place, run in enumerate(all_runs) if place % 2 == (half == "held-back")]
 
 
 def judge(run: Run) -> Outcome:
@@ -285,7 +280,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="runs whose name or class holds this")
     own = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    chosen = [run for run in half_of(runs(), own.half) if own.only in f"{run.name} {run.verdict}"]
+    chosen = [run for run in runs(own.half) if own.only in f"{run.name} {run.verdict}"]
     with ProcessPoolExecutor(own.jobs) as pool:
         outcomes = list(pool.map(judge, chosen))
     text = "\n".join(page(outcomes, own.half)) + "\n"

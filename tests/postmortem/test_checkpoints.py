@@ -368,9 +368,9 @@ def test_weights_that_are_not_finite(tmp_path, folder):
 
 def test_too_few_images_and_no_folder(tmp_path, folder):
     torch.save(torchvision_resnet(1).state_dict(), tmp_path / "a.pt")
-    for path in sorted(folder.iterdir())[7:]:
+    for path in sorted(folder.iterdir())[6:]:
         path.unlink()
-    with pytest.raises(UsageError, match=r"--data .*images: 7 vectors, at least 8"):
+    with pytest.raises(UsageError, match=r"--data .*images: 6 vectors, at least 7"):
         diagnose(tmp_path / "a.pt", model="resnet18", data=folder)
     with pytest.raises((UsageError, OSError)):
         diagnose(tmp_path / "a.pt", model="resnet18", data=tmp_path / "absent")

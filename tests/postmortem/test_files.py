@@ -141,7 +141,7 @@ def damaged(tmp_path, rng):
     np.save(tmp_path / "words.npy", np.array([["a", "b"]]))
     np.save(tmp_path / "none.npy", x[:0])
     np.save(tmp_path / "one.npy", x[:1])
-    np.save(tmp_path / "narrow.npy", x[:, :4])
+    np.save(tmp_path / "narrow.npy", x[:, :3])
     np.save(tmp_path / "no-width.npy", x[:, :0])
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"epoch": 3}, tmp_path / "numbers.pt")
@@ -162,9 +162,10 @@ def damaged(tmp_path, rng):
         "text.safetensors": "not a safetensors file", "text.parquet": "not a Parquet file",
         "empty.npy": "the file is empty", "flat.npy": r"expected shape \(N, D\).* got \(12,\)",
         "cube.npy": r"got \(103, 12, 1\)", "complex.npy": "holds complex64, not real numbers",
-        "words.npy": "not real numbers", "none.npy": "0 vectors, at least 8",
-        "one.npy": "1 vector, at least 8",
-        "narrow.npy": "vectors of width 4; .* effective rank below 4", "no-width.npy": "vectors of width 0",
+        "words.npy": "not real numbers", "none.npy": "0 vectors, at least 7",
+        "one.npy": "1 vector, at least 7",
+        "narrow.npy": r"vectors of width 3; .* effective rank below 3\.1",
+        "no-width.npy": "vectors of width 0",
         "list.pt": "holds a list", "numbers.pt": "no tensor under its names",
         "weights.pt": "--model timm/NAME --data", "scalars.parquet": "no array .* it holds a",
         "ragged.parquet": "row 8 of 'v' has 7 numbers, the first row 9",

@@ -254,7 +254,7 @@ def test_a_preflight_stops_at_a_fault_and_changes_nothing_else(tiny, tmp_path, q
 @pytest.mark.parametrize("on_collapse", ["warn", "stop"])
 def test_a_collapse_is_named_while_it_trains(on_collapse, tiny, tmp_path, quick):
     collapsing = tiny(
-        method="byol-nosg", optimizer={"lr": 0.3}, epochs=4, schedule={"warmup_epochs": 0},
+        method="byol-nosg", optimizer={"lr": 0.3}, epochs=8, schedule={"warmup_epochs": 0},
         on_collapse=on_collapse,
     )  # fmt: skip
     result = run(collapsing, tmp_path, show_progress=False)
@@ -264,5 +264,5 @@ def test_a_collapse_is_named_while_it_trains(on_collapse, tiny, tmp_path, quick)
     assert "no stop-gradient" in log
     assert "first to change: stop the gradient" in log
     epochs = [row["epoch"] for row in RunFolder(tmp_path).rows() if row["kind"] == "epoch"]
-    assert (epochs[-1] == 4) is (on_collapse == "warn")
+    assert (epochs[-1] == 8) is (on_collapse == "warn")
     assert ("stopped after step" in log) is (on_collapse == "stop")

@@ -21,6 +21,8 @@ from stopgrad.diagnostics.verdict import RANK_COLLAPSED, STD_COLLAPSED, judge
 
 # Two views that agree to rounding are one: squared distance of l2-normalised projections
 IDENTICAL = 1e-9
+# A spread of z that is narrow, and by which factor it must have shrunk over so many readings
+CONE, FALLEN, FALLEN_OVER = 0.1, 0.9, 3
 # Share of z's spread below which p has collapsed on its own
 PREDICTED = 0.05
 # Share of rows that are zero in a projection that is dead, and the gradient's norm of one that learns nothing
@@ -231,8 +233,23 @@ def _predictor_side(readings: Sequence[Reading], i: int) -> list[Evidence]:
     return _below("std", "p", _measure(readings[i], "p", "std"), threshold, "all p point nearly the same way")
 
 
+def _falling(readings: Sequence[Reading], i: int) -> list[Evidence]:
+    """z lies in a narrow cone, and the cone closes or nothing opens it.
+
+    Linear predictors begin in such a cone too, but theirs opens; without a predictor, p = z, none does.
+    """
+    now = _measure(readings[i], "z", "std")
+    if readings[i].scalars.get("prediction_distance", MISSING) < IDENTICAL:
+        return _below("std", "z", now, CONE, "all z point nearly the same way, and no predictor parts them")
+    if i < FALLEN_OVER:
+        return []
+    before = _measure(readings[i - FALLEN_OVER], "z", "std")
+    says = "all z point nearly the same way, and ever more so"
+    return _below("std", "z", now, min(CONE, FALLEN * before), says)
+
+
 def _complete(readings: Sequence[Reading], i: int) -> list[Evidence]:
-    found = _fallen(readings, i, "z", "std")
+    found = _fallen(readings, i, "z", "std") or _falling(readings, i)
     sign = _sign(readings[i])
     if found and sign is not None:
         found.append(Evidence("loss", "loss", readings[i].loss or 0.0, sign.value, False, sign.says))
