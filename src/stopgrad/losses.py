@@ -2,7 +2,8 @@
 
 All targets are constants for the gradient: whatever is given as t1, t2 is stopped here. Arithmetic is float32
 at least, inside ``torch.autocast`` too. Every loss is a mean over the batch, so that averaging gradients over
-processes gives the gradient on the joint batch; a distance that compares whole batches gathers them itself.
+processes gives the gradient on the joint batch; for a distance that compares whole batches the rows of all
+ranks are gathered.
 
 Legend: B batch, D width of the projection; z1, z2 (B, D) the online projections of the two views, p1, p2 the
 predictor's outputs for them, t1, t2 the target network's projections. All are raw: neither normalised nor
@@ -158,9 +159,4 @@ def _loss(name: str, method: Method, z: Two, p: Two, t: Two) -> Tensor:
         raise UsageError(
             f"{name}: every tensor is (B, D), all of one shape, got {' and '.join(map(str, sorted(shapes)))}"
         )
-    return method.loss(_full(z), _full(p), _full(t))
-
-
-def _full(nodes: Two) -> list[Tensor]:
-    # z + sg(p - z) rounds to the precision of z, and half precision has no room for the squares
-    return [x.float() if x.dtype.itemsize < 4 else x for x in nodes]
+    return method.loss(z, p, t)

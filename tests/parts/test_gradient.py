@@ -136,3 +136,8 @@ def test_it_says_what_is_not_exact(rule, words):
 def test_a_method_without_pairs_is_refused():
     with pytest.raises(ValidationError, match="pairing: needs at least one pair"):
         Method(pairing=())
+
+
+def test_straight_through_keeps_a_small_prediction_beside_a_large_projection():
+    z, p = torch.full((2, 3), 256.0, dtype=torch.bfloat16), torch.full((2, 3), 0.3, dtype=torch.bfloat16)
+    torch.testing.assert_close(straight_through(z, p), p.float(), rtol=1e-4, atol=0)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stopgrad.parts.precision import full_precision
 from stopgrad.parts.predictors import DirectPred, Spectral
-from stopgrad.parts.predictors.moments import full_precision
 from stopgrad.parts.predictors.spectral import FLOOR
 
 DIM = 6

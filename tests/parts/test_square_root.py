@@ -68,11 +68,11 @@ def test_root_turns_with_the_matrix(seed, least):
     torch.testing.assert_close(found, found.T, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 31, 32, 33, 300])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [(name, dim) for name in NAMES for dim in (1, 2, 31, 32, 33, 300) if dim > 8 or name != "rank 8"],
+)
 def test_top_eigenvalue_from_below(name, dim):
-    if dim < 9 and name == "rank 8":
-        pytest.skip("has no such matrix")
     f, _ = rotated(spectra(dim)[name])
     exact = float(torch.linalg.eigvalsh(f)[-1])
     assert float(top_eigenvalue(f)) == pytest.approx(exact, rel=3e-4)

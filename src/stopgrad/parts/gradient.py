@@ -12,6 +12,7 @@ from torch import Tensor
 from stopgrad.diagnostics import unit
 from stopgrad.frozen import Frozen, named
 from stopgrad.parts.distances import Distance
+from stopgrad.parts.precision import single
 
 
 def straight_through(z: Tensor, p: Tensor) -> Tensor:
@@ -20,6 +21,7 @@ def straight_through(z: Tensor, p: Tensor) -> Tensor:
     With a predictor that is symmetric and set in closed form, a plain loss on this tensor has exactly the
     gradients of IsoLoss. Source: Halvagal et al. 2023, section 4; `z + sg(p - z)` is our reading of it.
     """
+    z, p = single(z), single(p)  # the sum rounds to the precision of z, which may be far larger than p
     return z + (p - z).detach()
 
 

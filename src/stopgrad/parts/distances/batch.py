@@ -10,12 +10,7 @@ from torch import Tensor
 
 from stopgrad.errors import UsageError
 from stopgrad.parts.distances.distance import Distance
-from stopgrad.parts.predictors.moments import full_precision
-
-
-def single(x: Tensor) -> Tensor:
-    """``x`` in float32 at least."""
-    return x.float() if x.dtype.itemsize < 4 else x
+from stopgrad.parts.precision import full_precision, single
 
 
 class BatchLoss(Distance):

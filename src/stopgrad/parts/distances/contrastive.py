@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from stopgrad.diagnostics import Gradient, unit
 from stopgrad.parts.distances.batch import BatchLoss
-from stopgrad.parts.predictors.moments import full_precision
+from stopgrad.parts.precision import full_precision
 
 
 class InfoNce(BatchLoss):

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from stopgrad.diagnostics import Gradient, unit
-from stopgrad.parts.distances.batch import single
 from stopgrad.parts.distances.distance import Distance
+from stopgrad.parts.precision import single
 
 
 def cosine(query: Tensor, key: Tensor) -> Tensor:

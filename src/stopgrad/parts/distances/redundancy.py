@@ -57,7 +57,7 @@ class Decorrelation(BatchLoss):
     normalise: Literal["l2", "batch"] = "batch"
 
     @property
-    def normalises(self) -> bool:  # type: ignore[override]
+    def normalises(self) -> bool:  # type: ignore[override]  # here a setting decides it
         """Whether the lengths of the rows make no difference."""
         return self.normalise == "l2"
 

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from stopgrad.parts.distances.batch import single
 from stopgrad.parts.distances.distance import Distance
+from stopgrad.parts.precision import single
 
 
 class CrossEntropy(Distance):

@@ -3,14 +3,14 @@
 Legend: B batch of one process, D width of the projection, V views.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from stopgrad.parts.precision import single
 from stopgrad.parts.ranks import joint_means
 
 Rho = Annotated[float, Field(ge=0, lt=1)] | Literal["mean"]
@@ -74,23 +74,4 @@ class Moments(nn.Module):
 def joined(views: Sequence[Tensor]) -> Tensor:
     """Vectors of all views below each other, (V B, D), detached and float32 at least."""
     joint = torch.cat([view.detach() for view in views])
-    return joint.float() if joint.dtype.itemsize < 4 else joint
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32 inside.
-
-    Rounded products would lose the small eigenvalues of a correlation, and a square root by products
-    multiplies their errors a thousandfold.
-    """
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
+    return single(joint)

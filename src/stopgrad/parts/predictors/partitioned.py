@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from stopgrad.parts.predictors.moments import Moments, Rho, full_precision, joined
+from stopgrad.parts.precision import full_precision
+from stopgrad.parts.predictors.moments import Moments, Rho, joined
 from stopgrad.parts.predictors.predictor import ClosedForm
 from stopgrad.parts.predictors.spectral import SpectralRule
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from stopgrad.parts.precision import full_precision
 from stopgrad.parts.predictors.eigenvectors import one_thread
-from stopgrad.parts.predictors.moments import Moments, full_precision
+from stopgrad.parts.predictors.moments import Moments
 
 
 class Predictor(nn.Module):
