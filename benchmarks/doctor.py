@@ -2,10 +2,15 @@
 
     python benchmarks/doctor.py --half choose              # the half that thresholds may be chosen on
     python benchmarks/doctor.py --half held-back --write   # once: benchmarks/results/doctor.md, doctor.json
+    python benchmarks/doctor.py --half held-back --rescue --write   # benchmarks/results/rescue.md and .json
 
 A broken run is broken on purpose, so that its class is known; a healthy one is a method of the catalogue that
 its paper trains without collapse. Both vary in method, seed, batch size, learning rate and width. The monitor
 is attached by hooks to a plain loop over the project's own learner; no run tells it anything else.
+
+`--rescue` trains the broken runs of the half with `stopgrad pretrain --on-collapse rescue` and without, and
+counts those that end well. What is broken by hand, in the data or the weights, no setting mends: it counts as
+not rescued.
 
 The halves share no run: they differ in seeds and in which method meets which variation. Broken runs are
 broken from the first step on, so the delay is the step of the first reading from which on the verdict is not
@@ -17,7 +22,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +38,8 @@ from stopgrad.data.sources import ArrayPart, load_dataset
 from stopgrad.diagnostics import examine
 from stopgrad.diagnostics.monitor import Monitor
 from stopgrad.method import Learner
+from stopgrad.postmortem.diagnose import diagnose
+from stopgrad.training import pretrain
 from stopgrad.training.build import DataFacts, build_learner
 from stopgrad.training.optimizer import build_optimizer, set_learning_rate
 from stopgrad.training.settings import RunSettings, resolve
@@ -120,7 +128,8 @@ def runs(half: str) -> list[Run]:
         ("normalisation-leak", {"method": "byol"}, "frozen statistics"),
         ("dead-projector", {"method": "byol"}, "dead ReLU"),
         ("dead-projector", {"method": "simclr"}, "dead ReLU"),
-        ("nan-ahead", {"method": "raft-np", "distance": "euclidean", "optimizer": {"lr": 0.001}}, "run away"),
+        # on raw vectors it runs away from its teacher without bound
+        ("nan-ahead", {"method": "raft-np", "distance": "euclidean", "optimizer": {"lr": 0.001}}, ""),
         ("constant-loss", {"method": "dino-centering",
                            "distance": {"kind": "cross-entropy", "temperature": 50.0,
                                         "teacher_temperature": 50.0}}, ""),
@@ -135,13 +144,18 @@ def runs(half: str) -> list[Run]:
     return found
 
 
+def settings_of(run: Run) -> RunSettings:
+    """A short run on `digits`."""
+    return resolve({
+        "recipe": "digits-smoke", "data": {"limit": IMAGES}, "epochs": EPOCHS, "seed": run.seed,
+        "device": "cpu", "evaluation": {"control": False}, **run.changes,
+    })  # fmt: skip
+
+
 def judge(run: Run) -> Outcome:
     """Train, watch, and say from when on the verdict was not healthy."""
     torch.set_num_threads(1)
-    settings = resolve({
-        "recipe": "digits-smoke", "data": {"limit": IMAGES}, "epochs": EPOCHS, "seed": run.seed,
-        "device": "cpu", **run.changes,
-    })  # fmt: skip
+    settings = settings_of(run)
     dataset = load_dataset(settings.data)
     learner = build_learner(settings, DataFacts.of(dataset)).train()
     BREAKS.get(run.broken, lambda _: None)(learner)
@@ -198,6 +212,64 @@ def outcome(run: Run, monitor: Monitor, steps: int) -> Outcome:
     return Outcome(run.name, run.verdict, verdicts[-1], std, rank, delay, steps)
 
 
+@dataclass(frozen=True)
+class Rescued:
+    """A broken run without and with rescue: verdict and kNN at the end, and the settings that changed."""
+
+    run: str
+    verdict: str
+    left: str
+    left_knn: float | None
+    ended: str
+    ended_knn: float | None
+    changes: list[dict[str, Any]]
+
+
+def rescue(run: Run) -> Rescued:
+    """Train it twice: left alone, and rescued."""
+    torch.set_num_threads(1)
+    ends = []
+    for policy in ("warn", "rescue"):
+        with tempfile.TemporaryDirectory() as folder:
+            summary = pretrain.run(
+                settings_of(run).but(on_collapse=policy), Path(folder) / "run", show_progress=False
+            )
+            ends.append((verdict_of(Path(folder) / "run", summary), summary))
+    (left, alone), (ended, helped) = ends
+    changes = [done["changes"] for done in helped["rescues"]]
+    return Rescued(run.name, run.verdict, left, alone["knn"], ended, helped["knn"], changes)
+
+
+def verdict_of(folder: Path, summary: dict[str, Any]) -> str:
+    """What `stopgrad diagnose` says of a run, and its summary of the test images: both must be content."""
+    found = str(diagnose(folder)["verdict"])
+    return str(summary["verdict"]) if found == "healthy" else found
+
+
+def rescue_page(outcomes: list[Rescued], broken: int, half: str) -> Iterator[str]:
+    """The rates, then every run."""
+    tried = [o for o in outcomes if o.changes]
+    yield f"# Rescue: broken runs of the half `{half}`, left alone and rescued\n"
+    yield (
+        f"`python benchmarks/doctor.py --half {half} --rescue`, {platform.machine()}, torch "
+        f"{torch.__version__}. Both end after {EPOCHS} epochs; a run is well when `stopgrad diagnose` and "
+        "its summary say healthy.\n"
+    )
+    yield "| | share |\n|---|---|"
+    left, ended, mended = ([end == "healthy" for end in ends] for ends in (
+        [o.left for o in outcomes], [o.ended for o in outcomes], [o.ended for o in tried],
+    ))  # fmt: skip
+    yield f"| well at the end, left alone | {share(sum(left), len(left))} |"
+    yield f"| well at the end, rescued | {share(sum(ended), len(ended))} |"
+    yield f"| of those that a rescue was tried on | {share(sum(mended), len(mended))} |"
+    yield f"| of all broken runs, with those that no setting mends | {share(sum(ended), broken)} |"
+    yield "\n| run | class | left alone | kNN | rescued | kNN | changed |\n|---|---|---|---|---|---|---|"
+    for o in outcomes:
+        knn = [f"{100 * k:.1f}" if k is not None else "-" for k in (o.left_knn, o.ended_knn)]
+        changed = "; ".join(f"`{json.dumps(c)}`" for c in o.changes) or "-"
+        yield f"| {o.run} | {o.verdict} | {o.left} | {knn[0]} | {o.ended} | {knn[1]} | {changed} |"
+
+
 def freeze_statistics(learner: Learner) -> None:
     """Running statistics that never follow: evaluation sees the ones of another data set."""
     for module in [*learner.encoder.modules(), *learner.projector.modules()]:
@@ -216,13 +288,7 @@ def kill_projector(learner: Learner) -> None:
     learner.projector.append(nn.ReLU())  # type: ignore[operator]
 
 
-def run_away(learner: Learner) -> None:
-    """Nothing: raft-np on raw vectors runs away from its teacher without bound."""
-
-
-BREAKS: dict[str, Break] = {
-    "frozen statistics": freeze_statistics, "dead ReLU": kill_projector, "run away": run_away,
-}  # fmt: skip
+BREAKS: dict[str, Break] = {"frozen statistics": freeze_statistics, "dead ReLU": kill_projector}
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
@@ -275,19 +341,32 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--half", choices=["choose", "held-back"], default="choose")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/doctor.md and .json")
+    parser.add_argument(
+        "--write", action="store_true", help="write the page into benchmarks/results/, and its rows as JSON"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", help="runs whose name or class holds this")
+    parser.add_argument("--rescue", action="store_true", help="rescue the broken runs")
     own = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     chosen = [run for run in runs(own.half) if own.only in f"{run.name} {run.verdict}"]
     with ProcessPoolExecutor(own.jobs) as pool:
-        outcomes = list(pool.map(judge, chosen))
-    text = "\n".join(page(outcomes, own.half)) + "\n"
+        if own.rescue:
+            chosen = [run for run in chosen if run.verdict != "healthy"]
+            rescued = list(pool.map(rescue, [run for run in chosen if not run.broken]))
+            report("rescue", rescue_page(rescued, len(chosen), own.half), rescued, own.write)
+        else:
+            outcomes = list(pool.map(judge, chosen))
+            report("doctor", page(outcomes, own.half), outcomes, own.write)
+
+
+def report(name: str, lines: Iterator[str], rows: Sequence[Outcome | Rescued], write: bool) -> None:
+    """Print a page; write it, and its rows as JSON."""
+    text = "\n".join(lines) + "\n"
     print(text)
-    if own.write:
-        (RESULTS / "doctor.md").write_text(text)
-        (RESULTS / "doctor.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
+    if write:
+        (RESULTS / f"{name}.md").write_text(text)
+        (RESULTS / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -186,10 +186,13 @@ def _new_folder(data: str, method: str, seed: int) -> Path:
 
 
 def _write_report(folder: RunFolder) -> None:
+    from stopgrad.postmortem.diagnose import diagnose_run
+
+    found = diagnose_run(folder.path)
     try:
         from stopgrad.report import write_report
 
-        write_report(folder.path)
+        write_report(folder.path, found.diagnosis, found.series)
     except MissingExtra as missing:
         log.warning("no report.html: %s", missing)
 

@@ -9,6 +9,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from stopgrad.diagnostics.monitor import Monitor
 from stopgrad.errors import MissingExtra
 
@@ -65,10 +67,13 @@ class MonitorCallback(_callback()):  # type: ignore[misc]
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log what was read since the last batch."""
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if len(self.monitor.readings) > self._seen:
             self._seen = len(self.monitor.readings)
-            reading = self.monitor.remember_loss(None if loss is None else float(loss))
+            reading = self.monitor.readings[-1]
+            loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+            if loss is not None:  # there is none where the module steps by itself
+                own = torch.as_tensor(loss).detach().clone()  # it is reduced in place
+                reading = self.monitor.remember_loss(float(trainer.strategy.reduce(own, reduce_op="mean")))
             row = {f"monitor/z_{name}": reading.nodes["z"].get(name) for name in ("std", "effective_rank")}
             pl_module.log_dict({name: value for name, value in row.items() if value is not None})
 
@@ -77,6 +82,10 @@ class MonitorCallback(_callback()):  # type: ignore[misc]
         if self.monitor.readings and (found := self.monitor.verdict()).verdict != "healthy":
             fix = f"; first to change: {found.fixes[0].change}" if found.fixes else ""
             log.warning("%s since step %s%s", found.verdict, found.first_bad_step, fix)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Detach: the end of the fit does not come."""
+        self.monitor.detach()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Detach."""

@@ -20,8 +20,10 @@ LAYERS = (
     ("method",),
     ("catalog", "evaluation", "exports", "losses", "lightning"),
     ("training", "report", "theory"),
-    ("jobs", "postmortem"),
-    ("cli", "experiments"),
+    ("postmortem",),
+    ("jobs",),
+    ("experiments",),
+    ("cli",),
     ("__init__", "__main__"),
 )
 # Stricter than the rows

@@ -121,3 +121,15 @@ def test_a_file_has_one_reading_and_no_step():
     assert (found.verdict, found.first_bad_step) == ("complete-collapse", None)
     with pytest.raises(ValueError, match="at least one"):
         examine([])
+
+
+def test_a_weight_decay_above_the_bound_is_the_cause_by_the_noise_that_was_measured():
+    facts = {"stops_gradient": True, "predictor": "linear", "ema": 0.99, "weight_decay": 0.15}
+
+    def cause(sigma2):
+        node = {"std": 0.001, "effective_rank": 5.0}
+        return examine([Reading(10, {"z": node}, -1.0, {"sigma2": sigma2})], facts).cause
+
+    # 1 / (4 (1 + sigma^2)) is 0.15 at sigma^2 = 2 / 3
+    assert cause(0.6) is None
+    assert "weight decay above" in str(cause(0.7))

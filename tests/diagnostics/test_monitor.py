@@ -253,3 +253,32 @@ def test_wrong_use_is_named():
         monitor.attach(SimSiam(), **NAMES)
     with pytest.raises(ValueError, match="at least one"):
         monitor.verdict()
+
+
+def test_the_noise_of_the_views_is_sigma_squared():
+    clean = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, 4000, 3, generator=torch.Generator().manual_seed(1))
+    views = [clean + 0.5 * own for own in noise]
+    reading = Monitor(every=1).step(*views, views=views)
+    assert reading.scalars["sigma2"] == pytest.approx(0.25, rel=0.05)
+
+
+def test_a_monitor_that_is_saved_goes_on_where_it_was():
+    torch.manual_seed(0)
+    online, slow = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def steps(monitor, count):
+        for _ in range(count):
+            with torch.no_grad():
+                online.weight.add_(1)
+            z = torch.randn(8, 4)
+            monitor.step(z, z + 0.1, loss=0.5, online=online, target=slow)
+
+    first = Monitor(every=2)
+    steps(first, 3)
+    again = Monitor(every=2)
+    again.load_state_dict(first.state_dict())
+    steps(again, 2)
+    assert [reading.step for reading in again.readings] == [0, 2, 4]
+    assert again.readings[-1].scalars["target_moved"] == 0 < again.readings[-1].scalars["online_moved"]
+    assert again.verdict().verdict == "frozen-target"

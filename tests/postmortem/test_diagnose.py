@@ -99,19 +99,22 @@ def node(std, rank=20.0):
     return {"std": std, "effective_rank": rank, **dict.fromkeys(names, 0.5), "spectrum": [0.5, 0.5]}
 
 
-def epoch(step, z, p=None, z_train=None, loss=None):
-    p, z_train = p or z, z_train or z
+def reading(step, z, p=None, z_eval=None, loss=None):
     loss = -0.5 - step / 1000 if loss is None else loss
-    row = {"kind": "epoch", "step": step, "epoch": step // 10, "loss": loss}
-    return {**row, "z": z, "p": p, "z_train": z_train, "p_train": p}
+    nodes = {"z": z, "p": p or z, "z_eval": z_eval or z}
+    return {"kind": "step", "step": step, "loss": loss, "reading": {"nodes": nodes, "scalars": {}}}
+
+
+def epoch(step, z, p=None, loss=-0.5):
+    p = p or z
+    return {"kind": "epoch", "step": step, "loss": loss, "z": z, "p": p, "z_train": z, "p_train": p}
 
 
 def run_folder(path, rows, summary=None, **settings):
     path.mkdir()
     chosen = {"method": "simsiam", "recipe": "digits-smoke", **settings}
     (path / "config.yaml").write_text(resolve(chosen).to_yaml())
-    steps = [{"kind": "step", "step": 1, "epoch": 0.1, "loss": -0.1}]
-    (path / "metrics.jsonl").write_text("".join(to_json(row) + "\n" for row in [*steps, *rows]))
+    (path / "metrics.jsonl").write_text("".join(to_json(row) + "\n" for row in rows))
     if summary is not None:
         (path / "summary.json").write_text(to_json(summary))
     return path
@@ -123,42 +126,46 @@ def ended(row, diverged_at_step=None):
 
 def test_the_first_bad_step_is_where_collapse_set_in_for_good(tmp_path):
     fine, bad = node(0.8), node(0.01)
-    rows = [epoch(0, bad), epoch(10, bad), epoch(20, fine), epoch(30, bad), epoch(40, bad)]
+    rows = [reading(20, bad), reading(40, fine), reading(60, bad), epoch(60, bad), reading(80, bad)]
     found = diagnose(run_folder(tmp_path / "run", rows))
-    assert (found["verdict"], found["first_bad_step"]) == ("complete-collapse", 30)
-    assert found["source"]["readings"] == 4  # the untrained network is none
+    assert (found["verdict"], found["first_bad_step"]) == ("complete-collapse", 60)
+    assert found["source"]["readings"] == 4
     assert not found["source"]["ended"]
 
 
-def test_a_healthy_run_has_no_bad_step(tmp_path):
-    rows = [epoch(0, node(0.01)), epoch(10, node(0.8)), epoch(20, node(0.9))]
-    found = diagnose(run_folder(tmp_path / "run", rows, ended(epoch(20, node(0.7), p=node(0.6)))))
+def test_measures_are_of_the_summary_or_else_of_the_last_epoch_or_reading(tmp_path):
+    rows = [epoch(0, node(0.01)), reading(10, node(0.8))]
+    assert diagnose(run_folder(tmp_path / "a", rows))["measures"]["std"] == 0.8
+    rows.append(epoch(10, node(0.6), p=node(0.5)))
+    assert diagnose(run_folder(tmp_path / "b", rows))["measures"]["std"] == 0.6
+    found = diagnose(run_folder(tmp_path / "c", rows, ended(epoch(20, node(0.7), p=node(0.4)))))
     assert (found["verdict"], found["first_bad_step"]) == ("healthy", None)
-    assert found["measures"]["std"] == 0.7  # as summary.json has it
-    assert found["measures"]["p"]["std"] == 0.6
+    assert (found["measures"]["std"], found["measures"]["p"]["std"]) == (0.7, 0.4)
     assert found["source"]["ended"]
 
 
 def test_a_run_whose_prediction_alone_collapses(tmp_path):
-    rows = [epoch(10 * i, node(0.8), p=node(0.8 if i < 3 else 0.01)) for i in range(6)]
+    rows = [reading(20 * i, node(0.8), p=node(0.8 if i < 3 else 0.01)) for i in range(1, 6)]
     found = diagnose(run_folder(tmp_path / "run", rows))
-    assert (found["verdict"], found["first_bad_step"]) == ("predictor-collapse", 30)
+    assert (found["verdict"], found["first_bad_step"]) == ("predictor-collapse", 60)
 
 
-def test_normalisation_that_carries_the_signal_is_seen_by_the_training_mode(tmp_path):
-    rows = [epoch(100 * i, node(0.15 if i > 2 else 0.8), z_train=node(0.8)) for i in range(6)]
+def test_normalisation_that_carries_the_signal_is_seen_in_evaluation_mode(tmp_path):
+    rows = [reading(100 * i, node(0.8), z_eval=node(0.15 if i > 2 else 0.8)) for i in range(6)]
     found = diagnose(run_folder(tmp_path / "run", rows))
     assert (found["verdict"], found["first_bad_step"]) == ("normalisation-leak", 300)
 
 
 def test_a_diverged_run_names_the_step(tmp_path):
     last = ended(epoch(0, node(math.nan), loss=math.nan), diverged_at_step=17)
-    found = diagnose(run_folder(tmp_path / "run", [epoch(0, node(0.8)), epoch(10, node(0.8))], last))
+    found = diagnose(run_folder(tmp_path / "run", [reading(10, node(0.8))], last))
     assert (found["verdict"], found["first_bad_step"]) == ("diverged", 17)
+    early = run_folder(tmp_path / "early", [epoch(0, node(0.8))], last)  # before anything was read
+    assert (diagnose(early)["verdict"], diagnose(early)["first_bad_step"]) == ("diverged", 17)
 
 
 def test_the_parts_of_the_method_name_the_cause(tmp_path):
-    rows = [epoch(10, node(0.001)), epoch(20, node(0.001))]
+    rows = [reading(10, node(0.001)), reading(20, node(0.001))]
     without = run_folder(tmp_path / "a", rows, target={"kind": "same", "stop_gradient": False})
     assert "no stop-gradient" in diagnose(without)["cause"]
     identity = run_folder(tmp_path / "b", rows, predictor={"kind": "identity"})
@@ -189,7 +196,7 @@ def test_a_real_run_is_read_as_its_summary_has_it(tmp_path):
 
 def test_a_run_without_measures_or_with_damaged_files_is_refused(tmp_path):
     fresh = run_folder(tmp_path / "fresh", [epoch(0, node(0.5))])
-    with pytest.raises(UsageError, match="nothing was measured in this run yet"):
+    with pytest.raises(UsageError, match="nothing was read in this run yet"):
         diagnose(fresh)
     (fresh / "summary.json").write_text("{")
     with pytest.raises(UsageError, match=r"summary\.json: not JSON"):
@@ -209,7 +216,7 @@ def test_a_folder_is_one_document_with_a_list(tmp_path, rng, command):
     np.save(tmp_path / "b.npy", np.ones((40, 16), np.float32))
     np.save(tmp_path / "c.npy", np.ones((1, 16), np.float32))
     (tmp_path / "notes.txt").write_text("x")
-    run_folder(tmp_path / "run", [epoch(10, node(0.8))])
+    run_folder(tmp_path / "run", [reading(10, node(0.8))])
     result = command(tmp_path, "--json")
     found = result.json
     assert (result.status, result.err) == (0, "")

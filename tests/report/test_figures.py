@@ -4,6 +4,8 @@ import math
 import numpy as np
 import pytest
 
+from stopgrad.diagnostics.diagnosis import Evidence
+from stopgrad.diagnostics.series import Series
 from stopgrad.report import figures
 
 
@@ -148,3 +150,136 @@ def test_names_in_a_figure_cannot_be_markup():
     assert html.unescape(trace["name"]) == hostile
     assert '"' in trace["name"]  # plotly would show &quot; as it stands
     assert trace["hovertemplate"] == "%{customdata}<extra></extra>"
+
+
+# ---- evidence
+
+
+def course(values, measure="std", of="z", threshold=0.05, below=True, says="it says so", start=20):
+    steps = tuple(range(start, start + 20 * len(values), 20))
+    return Series(measure, of, steps, tuple(values), threshold, below, says)
+
+
+def shapes(figure, kind):
+    return [shape for shape in figure.layout.shapes if shape.type == kind]
+
+
+def test_evidence_has_one_panel_a_measure_with_titles_and_z_and_p_together():
+    of_p = course([0.5, 0.4], of="p")
+    figure = figures.evidence_figure([course([0.8, 0.7]), of_p, course([9, 8], "effective_rank")], None)
+    assert [trace.yaxis for trace in figure.data] == ["y", "y", "y2"]
+    assert [trace.line.color for trace in figure.data] == [figures.Z, figures.P, figures.Z]
+    assert all(trace.hovertemplate for trace in figure.data)
+    layout = figure.layout
+    assert layout.yaxis.title.text
+    assert layout.yaxis2.title.text
+    assert (layout.xaxis.title.text, layout.xaxis2.title.text) == ("", "step")
+    assert layout.yaxis.domain[0] > layout.yaxis2.domain[1]  # below each other
+    assert layout.xaxis2.matches == "x"
+
+
+@pytest.mark.parametrize(("below", "side"), [(True, "below"), (False, "above")])
+@pytest.mark.parametrize("values", [(0.8, 0.3), (0.8, 3e-7)])
+def test_threshold_is_dashed_with_its_value_and_the_forbidden_side_is_shaded(below, side, values):
+    figure = figures.evidence_figure([course(values, threshold=0.4, below=below)], None)
+    (line,) = shapes(figure, "line")
+    (shade,) = shapes(figure, "rect")
+    assert line.line.dash == "dash"
+    assert line.y0 == line.y1 == shade.y0 == pytest.approx(0.4)
+    low, high = figure.layout.yaxis.range
+    logarithmic = figure.layout.yaxis.type == "log"
+    assert logarithmic == (values[1] < 1e-3)
+    end = low if below else high
+    assert shade.y1 == pytest.approx(10**end if logarithmic else end)
+    (label,) = (note for note in figure.layout.annotations if "failure" in note.text)
+    assert label.text == f"failure {side} 0.4"
+    assert label.y == pytest.approx(math.log10(0.4) if logarithmic else 0.4)  # annotations go by the exponent
+
+
+def test_zeros_on_a_logarithmic_axis_lie_at_its_foot_and_are_told_as_zeros():
+    figure = figures.evidence_figure([course([0.1, 1e-5, 0.0], "target_moved", "target", 1e-12)], None)
+    (trace,) = figure.data
+    low, _ = figure.layout.yaxis.range
+    assert trace.y[:2] == pytest.approx((0.1, 1e-5))
+    assert trace.y[2] == pytest.approx(10**low)
+    assert low < -13
+    assert trace.customdata[2] == "0"
+
+
+def test_the_first_bad_step_is_an_upright_line_in_every_panel_named_once():
+    series = [course([0.8, 0.01]), course([9, 1], "effective_rank", threshold=3.1)]
+    figure = figures.evidence_figure(series, 1040)
+    upright = [shape for shape in shapes(figure, "line") if shape.x0 == shape.x1]
+    assert [(shape.xref, shape.x0) for shape in upright] == [("x", 1040), ("x2", 1040)]
+    assert [n.text for n in figure.layout.annotations if "bad" in n.text] == ["first bad step 1,040"]
+    low, high = figure.layout.xaxis.range
+    assert low < 20
+    assert high > 1040
+    assert not [n for n in figures.evidence_figure(series, None).layout.annotations if "bad" in n.text]
+
+
+def test_values_that_are_not_finite_make_gaps_and_an_endless_threshold_no_line():
+    figure = figures.evidence_figure(
+        [course([-0.1, math.nan, math.inf], "loss", "loss", math.inf, False)], 40
+    )
+    assert list(figure.data[0].y) == [-0.1, None, None]
+    assert not shapes(figure, "rect")
+    assert len(shapes(figure, "line")) == 1  # the step's
+    assert not figures.evidence_figure([course([math.nan])], 20).data
+    assert not figures.evidence_figure([], None).data
+
+
+def test_a_fingerprint_has_no_forbidden_side():
+    figure = figures.evidence_figure([course([-0.1, -1.0], "loss", "loss", -1.0, None)], 40)
+    assert not shapes(figure, "rect")
+    assert "collapsed losses come to -1" in [note.text for note in figure.layout.annotations]
+
+
+@pytest.mark.parametrize(
+    ("values", "end", "above"),
+    [
+        ([0.6] * 10, 1, False),
+        ([0.8] + [0.01] * 9, 1, True),
+        ([0.02] * 5 + [0.9] * 2 + [0.02] * 3, 0, True),
+    ],
+)
+def test_the_thresholds_label_keeps_off_the_lines(values, end, above):
+    figure = figures.evidence_figure([course(values, threshold=0.4)], None)
+    (label,) = (note for note in figure.layout.annotations if "failure" in note.text)
+    assert (label.xanchor == "right") == bool(end)
+    assert (label.yanchor == "bottom") == above
+
+
+def test_long_words_of_an_evidence_are_broken_and_are_no_markup():
+    figure = figures.evidence_figure([course([0.8, 0.7], says="<a href='x'>word</a> " * 20)], None)
+    lines = figure.layout.annotations[0].text.split("<br>")
+    assert len(lines) > 3
+    assert all(len(html.unescape(line)) <= figures.WORDS for line in lines[1:])
+    assert not any("<a" in line for line in lines)
+
+
+def test_bars_start_at_the_threshold_and_end_at_the_measure():
+    failed = [Evidence("zero_rows", "x", 0.9, 0.5, False, "zeros")]
+    others = [
+        Evidence("std", "x", 0.5, 0.05, False, "spread"),
+        Evidence("effective_rank", "x", 1.55, 3.1, True, "few"),
+    ]
+    figure = figures.threshold_bars(failed, others)
+    bars, ends = figure.data
+    assert bars.base == 1
+    assert [1 + x for x in bars.x] == pytest.approx([1.8, 10.0, 0.5]) == list(ends.x)
+    assert bars.marker.color == (figures.ALARM, figures.ACCENT, figures.ALARM)
+    assert "0.9, threshold 0.5" in bars.y[0]
+    lost = [Evidence("std", "x", math.nan, 0.05, False, ""), Evidence("std", "x", 0.0, 0.05, True, "")]
+    assert len(figures.threshold_bars(lost, []).data[0].x) == 1
+    assert not figures.threshold_bars(lost[:1], []).data
+
+
+def test_the_cumulative_spectrum_ends_at_all_of_the_variance():
+    figure = figures.cumulative_spectrum([0.5, 0.3, 0.2], 2.5)
+    assert list(figure.data[0].x) == [0, 1, 2, 3]
+    assert list(figure.data[0].y) == pytest.approx([0, 50, 80, 100])
+    (line,) = figure.layout.shapes
+    assert line.x0 == 2.5
+    assert not figures.cumulative_spectrum([], 2.5).data
+    assert not figures.cumulative_spectrum([math.nan, None], math.nan).data

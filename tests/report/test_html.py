@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,8 +12,11 @@ import pytest
 from PIL import Image
 from plotly.graph_objects import Figure
 
+from stopgrad.diagnostics.diagnosis import Diagnosis, Evidence, Fix
+from stopgrad.diagnostics.series import Series
 from stopgrad.errors import UsageError
-from stopgrad.report import html, write_report
+from stopgrad.report import page as frame
+from stopgrad.report import write_report
 from stopgrad.report.sections import png_data_uri
 
 SECTIONS = ["header", "key-figures", "evidence", "charts", "neighbours", "map", "settings"]
@@ -126,7 +130,7 @@ def test_the_same_run_gives_the_same_report(make_run):
 
 
 def test_the_style_fetches_nothing():
-    style = html._asset("page.css")
+    style = frame._asset("page.css")
     assert "url(" not in style
     assert "@import" not in style
 
@@ -181,7 +185,7 @@ def test_run_with_nothing_finite_at_all(make_run):
 
     page = page_of(make_run(change=ruin))
     assert_complete(page)
-    assert page.words.count(html.NOTHING) >= 8
+    assert page.words.count(frame.NOTHING) >= 8
 
 
 def test_torn_last_line_is_counted_and_left_out(make_run):
@@ -246,9 +250,65 @@ def test_hostile_names_are_shown_and_do_nothing(make_run):
     assert page.attributes("img")[0]["title"].count(shown) == 2
 
 
+COLLAPSED = Diagnosis(
+    "predictor-collapse", 0.93, 96,
+    (Evidence("std", "p", 0.01, 0.05, True, "all p point nearly the same way"),),
+    "a cause", (Fix("change this", "so that", "Someone 2021"),),
+)  # fmt: skip
+COURSE = [Series("std", "p", (20, 96, 192), (0.8, 0.03, 0.01), 0.05, True, "all p point nearly the same way")]
+
+
+def test_a_diagnosis_stands_beside_the_verdict_with_its_course(make_run):
+    run = make_run()
+    plain = page_of(run)
+    write_report(run, COLLAPSED, COURSE)
+    page = Page((run / "report.html").read_text())
+    assert_complete(page)
+    assert_harmless(page)
+    assert len(page.figures) == len(plain.figures) + 1
+    drawn = [trace["x"] for figure in page.figures for trace in figure["data"] if trace.get("name") == "p"]
+    assert [20, 96, 192] in drawn
+    for words in (
+        "predictor-collapse , since step 96, confidence 0.93", "Cause: a cause.", "std of p 0.01 < 0.05",
+        "change this : so that (Someone 2021)", "summary.json says healthy", "At the end of the run",
+    ):  # fmt: skip
+        assert words in page.words, words
+    assert '<span class="badge bad">predictor-collapse</span>' in (run / "report.html").read_text()
+
+
+def test_no_note_where_diagnosis_and_summary_agree(make_run):
+    run = make_run()
+    write_report(run, replace(COLLAPSED, verdict="healthy", first_bad_step=None))
+    page = Page((run / "report.html").read_text())
+    assert "summary.json says" not in page.words
+    assert "since step" not in page.words
+
+
+def test_a_hostile_diagnosis_does_nothing(make_run):
+    run = make_run()
+    item = Evidence(HOSTILE, HOSTILE, 1.0, 2.0, True, HOSTILE)
+    series = Series(HOSTILE, HOSTILE, (1, 2), (1.0, 3.0), 2.0, True, HOSTILE)
+    diagnosis = Diagnosis("diverged", 1.0, 1, (item,), HOSTILE, (Fix(HOSTILE, HOSTILE, HOSTILE),))
+    write_report(run, diagnosis, [series])
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert_complete(page)
+    assert_harmless(page)
+
+
+def test_a_long_course_stays_small(make_run):
+    steps = tuple(range(50_001))
+    series = Series("std", "z", steps, tuple(float(s) for s in steps), 0.05, True, "")
+    run = make_run(epochs=1)
+    write_report(run, COLLAPSED, [series])
+    figures = Page((run / "report.html").read_text()).figures
+    (trace,) = (t for f in figures for t in f["data"] if t["type"] == "scatter" and len(t["x"]) > 1000)
+    assert len(trace["x"]) == len(trace["y"]) <= 2001
+    assert trace["x"][-1] == 50_000
+
+
 def test_a_figure_cannot_end_its_script_early():
     figure = Figure({"data": [{"type": "scatter", "y": [1], "name": HOSTILE}], "layout": {"height": 100}})
-    page = Page(html.panel(HOSTILE, figure, HOSTILE))
+    page = Page(frame.panel(HOSTILE, figure, HOSTILE))
     assert [tag for tag, _ in page.tags] == ["figure", "h3", "div", "script", "figcaption"]
     assert page.figures[0]["data"][0]["name"] == HOSTILE
 
@@ -278,7 +338,7 @@ def test_long_runs_stay_small(make_run):
 @pytest.mark.parametrize(("length", "most"), [(0, 5), (5, 5), (6, 5), (99, 10), (100, 10), (101, 10)])
 def test_thinning_keeps_order_ends_and_bound(length, most):
     rows = [{"step": i} for i in range(length)]
-    kept = [row["step"] for row in html.thin(rows, most)]
+    kept = [row["step"] for row in frame.thin(rows, most)]
     assert len(kept) <= most + 1
     assert kept == sorted(set(kept))
     assert kept[:1] + kept[-1:] == [0, length - 1][: 2 * bool(length)]

@@ -21,6 +21,12 @@ def tiny():
 
 
 @pytest.fixture
+def quick(monkeypatch):
+    """Leave out the evaluation at the end."""
+    monkeypatch.setattr("stopgrad.training.pretrain.evaluate_run", lambda *a, **k: dict(k))
+
+
+@pytest.fixture
 def same_state():
     """Whether two checkpoints hold the same training state, bit for bit."""
 

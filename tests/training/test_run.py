@@ -16,12 +16,6 @@ from stopgrad.training.settings import read_yaml, resolve
 from stopgrad.training.state import TrainState
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Leave out the evaluation at the end."""
-    monkeypatch.setattr("stopgrad.training.pretrain.evaluate_run", lambda *a, **k: dict(k))
-
-
 def stop_after(monkeypatch, step):
     """As if the process died right after this step."""
     record = TrainState.record

@@ -36,6 +36,10 @@ def diagnose(
         int | None, typer.Option("--image-size", min=4, help="Pixels a side for a checkpoint's encoder.")
     ] = None,
     device: Device = "auto",
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.html", help="Write one page with the evidence drawn."),
+    ] = None,
     fail_on_collapse: Annotated[
         bool, typer.Option("--fail-on-collapse", help="Exit with 1 unless the verdict is healthy.")
     ] = False,
@@ -46,12 +50,14 @@ def diagnose(
 
     found = examine(
         path, key=key, model=model, data=data, data_dir=data_dir, image_size=image_size,
-        device=choice("--device", device, *DEVICES),
+        device=choice("--device", device, *DEVICES), plot=plot,
     )  # fmt: skip
     if as_json:
         show(found, True, [])
     else:
         _print(found)
+        if plot is not None:
+            _line(console(), f"page        {plot}")
     if fail_on_collapse and found["verdict"] != "healthy":
         raise typer.Exit(1)
 

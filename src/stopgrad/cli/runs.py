@@ -56,6 +56,10 @@ def pretrain(
     preflight: Annotated[
         bool, typer.Option("--preflight", help="Try the first batch and look for what would go wrong.")
     ] = False,
+    on_collapse: Annotated[
+        str | None,
+        typer.Option("--on-collapse", help="warn, stop, or rescue: back, and on with the first remedy."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -76,6 +80,7 @@ def pretrain(
         "device": device,
         "precision": precision,
         "recipe": recipe,
+        "on_collapse": on_collapse,
     }
     changes: dict[str, Any] = {}
     for path, value in flags.items():

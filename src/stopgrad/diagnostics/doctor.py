@@ -108,7 +108,8 @@ def _margin(item: Evidence) -> float:
     return factor / (factor + 0.22)
 
 
-def _measure(reading: Reading, node: str, name: str) -> float:
+def measure_of(reading: Reading, node: str, name: str) -> float:
+    """A measure of a node, NaN where it is not known."""
     value = reading.nodes.get(node, {}).get(name)
     return MISSING if value is None else float(value)
 
@@ -154,7 +155,7 @@ def _diverged(readings: Sequence[Reading], i: int) -> list[Evidence]:
 
 def _identical(readings: Sequence[Reading], i: int) -> list[Evidence]:
     distance = readings[i].scalars.get("view_distance", MISSING)
-    if not _measure(readings[i], "z", "std") > STD_COLLAPSED / 10:
+    if not measure_of(readings[i], "z", "std") > STD_COLLAPSED / 10:
         return []
     return _below("view_distance", "z", distance, IDENTICAL, "both views are the same picture")
 
@@ -174,7 +175,7 @@ def _frozen(readings: Sequence[Reading], i: int) -> list[Evidence]:
 
 
 def _dead(readings: Sequence[Reading], i: int) -> list[Evidence]:
-    rows = _measure(readings[i], "z", "zero_rows")
+    rows = measure_of(readings[i], "z", "zero_rows")
     gradient = readings[i].scalars.get("gradient_norm_projector", MISSING)
     return [
         *_above("zero_rows", "z", rows, DEAD_ROWS, "the projector gives zeros"),
@@ -187,7 +188,7 @@ def _normalisation(readings: Sequence[Reading], i: int) -> list[Evidence]:
     step = readings[i].step
     if step is not None and step < SETTLED:
         return []
-    trained, evaluated = _both_modes(readings[i])
+    trained, evaluated = both_modes(readings[i])
     for name, floor in (("std", STD_COLLAPSED), ("effective_rank", RANK_COLLAPSED)):
         seen, real = trained.get(name, MISSING), evaluated.get(name, MISSING)
         if seen > floor and seen > LEAK * real:
@@ -196,7 +197,7 @@ def _normalisation(readings: Sequence[Reading], i: int) -> list[Evidence]:
     return []
 
 
-def _both_modes(reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
+def both_modes(reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measures of z with batch normalisation in training and in evaluation mode, {} where not known."""
     nodes = reading.nodes
     if "z_eval" in nodes:
@@ -208,7 +209,7 @@ def _nan_ahead(readings: Sequence[Reading], i: int) -> list[Evidence]:
     """Norms that have grown by a factor at every reading and, going on so for as long again, overflow."""
     if i < GROWING:
         return []
-    norms = [_measure(r, "z", "norm") for r in readings[i - GROWING : i + 1]]
+    norms = [measure_of(r, "z", "norm") for r in readings[i - GROWING : i + 1]]
     if not all(0 < a < b / GROWTH for a, b in pairwise(norms)):
         return []
     per_reading = math.log10(norms[-1] / norms[0]) / GROWING
@@ -228,9 +229,10 @@ def _fallen(readings: Sequence[Reading], i: int, node: str, measure: str) -> lis
 
 def _predictor_side(readings: Sequence[Reading], i: int) -> list[Evidence]:
     """p hardly varies beside z, whose spread it is to predict; a linear predictor's p always varies less."""
-    of_z = _measure(readings[i], "z", "std")
+    of_z = measure_of(readings[i], "z", "std")
     threshold = min(STD_COLLAPSED, PREDICTED * of_z) if of_z >= STD_COLLAPSED else 0.0
-    return _below("std", "p", _measure(readings[i], "p", "std"), threshold, "all p point nearly the same way")
+    of_p = measure_of(readings[i], "p", "std")
+    return _below("std", "p", of_p, threshold, "all p point nearly the same way")
 
 
 def _falling(readings: Sequence[Reading], i: int) -> list[Evidence]:
@@ -238,12 +240,12 @@ def _falling(readings: Sequence[Reading], i: int) -> list[Evidence]:
 
     Linear predictors begin in such a cone too, but theirs opens; without a predictor, p = z, none does.
     """
-    now = _measure(readings[i], "z", "std")
+    now = measure_of(readings[i], "z", "std")
     if readings[i].scalars.get("prediction_distance", MISSING) < IDENTICAL:
         return _below("std", "z", now, CONE, "all z point nearly the same way, and no predictor parts them")
     if i < FALLEN_OVER:
         return []
-    before = _measure(readings[i - FALLEN_OVER], "z", "std")
+    before = measure_of(readings[i - FALLEN_OVER], "z", "std")
     says = "all z point nearly the same way, and ever more so"
     return _below("std", "z", now, min(CONE, FALLEN * before), says)
 

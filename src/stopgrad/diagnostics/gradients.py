@@ -89,5 +89,9 @@ def gradient_noise_of_parts(gradients: Tensor, batch: int) -> GradientNoise:
 
 
 def _norm(gradients: Iterable[Tensor | None]) -> float:
-    norms = [gradient.detach().norm(dtype=torch.float32) for gradient in gradients if gradient is not None]
+    norms = [
+        gradient.detach().norm(dtype=torch.promote_types(gradient.dtype, torch.float32))
+        for gradient in gradients
+        if gradient is not None
+    ]
     return float(torch.stack([norm.to(norms[0].device) for norm in norms]).norm()) if norms else 0.0

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stopgrad.diagnostics.spread import view_noise
+
 # Learning rates an image of the batch that published recipes keep within, by kind of optimiser: for SGD and
 # LARS at batch 256 (their rates grow with the batch), for Adam as they are
 SGD_RATES, ADAM_RATES = (1e-3, 2.0), (1e-6, 5e-3)
@@ -206,27 +208,19 @@ def _rates(optimizer: torch.optim.Optimizer, images: int) -> list[Finding]:
 
 
 def _decay(batch: Any, optimizer: torch.optim.Optimizer | None) -> list[Finding]:
-    """Weight decay against tau^2 / (4 (1 + sigma^2)), tau 1, in units of what both views share.
-
-    sigma^2 is the variance that two views of an image do not share over that which they do, of the raw inputs
-    (Tian et al. 2021, section 3).
-    """
+    """Weight decay against tau^2 / (4 (1 + sigma^2)), tau 1, in units of what both views share."""
     pair = _pair(batch)
     if pair is None or optimizer is None or len(pair[0]) < 2:
         return []
-    first, second = (x.detach().flatten(1).float() for x in pair)
-    noise = float((first - second).var(dim=0).mean()) / 2
-    shared = float(torch.cat([first, second]).var(dim=0).mean()) - noise
-    if shared <= 0:
+    sigma2 = view_noise(*pair)
+    if math.isinf(sigma2):
         says = "two views of an image are no more alike than two images"
         return [Finding("views", "warning", says, "augment less")]
-    bound = 1 / (4 * (1 + noise / shared))
+    bound = 1 / (4 * (1 + sigma2))
     decay = max(float(group.get("weight_decay") or 0.0) for group in optimizer.param_groups)
     if decay <= bound:
         return []
-    says = (
-        f"weight decay {decay:g} is above {bound:.3g} = 1 / (4 (1 + sigma^2)), sigma^2 = {noise / shared:.3g}"
-    )
+    says = f"weight decay {decay:g} is above {bound:.3g} = 1 / (4 (1 + sigma^2)), sigma^2 = {sigma2:.3g}"
     return [
         Finding("weight-decay", "fault", says, "lower it: every mode of the linear model collapses above")
     ]

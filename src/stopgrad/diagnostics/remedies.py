@@ -26,7 +26,7 @@ PREDICTOR = Fix(
     f"{TIAN}, section 3; {CHEN}, section 4.2",
 )
 DIRECTPRED = Fix(
-    "use DirectPred (`sg.DirectPred(dim)`), eps 0.1",
+    "use DirectPred (`sg.DirectPred(dim)`), eps 0.1, and an EMA target",
     "the predictor follows the correlation of z at once, small modes are lifted",
     f"{TIAN}, section 4",
 )
@@ -41,7 +41,7 @@ FASTER = Fix(
     f"{TIAN}, Figure 6; {CHEN}, section 4.2",
 )
 LESS_DECAY = Fix(
-    "lower the weight decay below tau^2 / (4 (1 + sigma^2))",
+    "lower the weight decay below tau^2 / (4 (1 + sigma^2)), as to 4e-4",
     "a fixed point away from 0 exists again",
     f"{TIAN}, section 3",
 )
@@ -64,34 +64,30 @@ CLIP = Fix("clip the gradient's norm at 1", "single batches cannot throw the wei
 FULL = Fix(
     "compute norms and losses in float32", "squares of half precision overflow at 256", "general practice"
 )
+DETACH = Fix(
+    "detach the target's output, or compute it under torch.no_grad()",
+    "the target becomes a constant for the gradient",
+    f"{CHEN}, section 4.1; {TIAN}, Theorem 2",
+)
+MOVING = Fix(
+    "update the EMA target after every optimiser step, with tau below 1",
+    "the target follows what the encoder learns",
+    "Grill et al. 2020, section 3.1",
+)
+OTHER_VIEW = Fix(
+    "compare the prediction with the projection of the other view, not with its prediction",
+    "encoder and predictor are no longer one naive Siamese network",
+    f"{ZHANG}, section 2.3",
+)
 
 FIXES: dict[str, tuple[Fix, ...]] = {
     "complete-collapse": (STOP, PREDICTOR, DIRECTPRED, EMA, FASTER, LESS_DECAY),
     "dimensional-collapse": (DIRECTPRED, PREDICTOR, STOP, FASTER, LAST_BN, LOWER_LR, SOME_DECAY),
-    "predictor-collapse": (
-        Fix(
-            "compare the prediction with the projection of the other view, not with its prediction",
-            "encoder and predictor are no longer one naive Siamese network",
-            f"{ZHANG}, section 2.3",
-        ),
-        DIRECTPRED,
-    ),
+    "predictor-collapse": (OTHER_VIEW, DIRECTPRED),
     "diverged": (LOWER_LR, CLIP, FULL),
     "nan-ahead": (LOWER_LR, FULL, CLIP, SOME_DECAY),
-    "frozen-target": (
-        Fix(
-            "update the EMA target after every optimiser step, with tau below 1",
-            "the target follows what the encoder learns",
-            "Grill et al. 2020, section 3.1",
-        ),
-    ),
-    "target-leak": (
-        Fix(
-            "detach the target's output, or compute it under torch.no_grad()",
-            "the target becomes a constant for the gradient",
-            f"{CHEN}, section 4.1; {TIAN}, Theorem 2",
-        ),
-    ),
+    "frozen-target": (MOVING,),
+    "target-leak": (DETACH,),
     "identical-views": (
         Fix(
             "draw the augmentations anew for each view",
@@ -138,7 +134,7 @@ def cause_of(verdict: Verdict, facts: Mapping[str, Any], readings: Sequence[Read
         return NO_STOP_GRADIENT
     if facts.get("predictor") == "identity":
         return NO_PREDICTOR
-    if _decays_too_fast(facts):
+    if _decays_too_fast(facts, readings):
         return WEIGHT_DECAY
     if facts.get("symmetric") and facts.get("ema") is None:
         return SYMMETRIC
@@ -147,11 +143,16 @@ def cause_of(verdict: Verdict, facts: Mapping[str, Any], readings: Sequence[Read
     return None
 
 
-def _decays_too_fast(facts: Mapping[str, Any]) -> bool:
-    """Whether eta exceeds tau^2 / (4 (1 + sigma^2)); tau 1 where it is not known."""
-    eta, sigma2 = facts.get("weight_decay"), facts.get("sigma2")
-    if eta is None or sigma2 is None:
+def _decays_too_fast(facts: Mapping[str, Any], readings: Sequence[Reading]) -> bool:
+    """Whether eta exceeds tau^2 / (4 (1 + sigma^2)), tau 1 where it is not known.
+
+    sigma^2 as the first reading measured it on the views, or as the facts have it; 0 where neither knows it,
+    above which no eta is small enough.
+    """
+    eta = facts.get("weight_decay")
+    if eta is None:
         return False
+    sigma2 = readings[0].scalars.get("sigma2", facts.get("sigma2", 0.0)) if readings else 0.0
     return bool(eta > facts.get("tau", 1.0) ** 2 / (4 * (1 + sigma2)))
 
 

@@ -57,6 +57,23 @@ def residual_norm(x: Tensor) -> Tensor:
     return (rows - rows.mean(dim=0)).square().sum(dim=-1).mean().sqrt()
 
 
+def view_noise(x1: Tensor, x2: Tensor) -> float:
+    """sigma^2: the variance that two views of an image do not share, over that which they do.
+
+    Args:
+        x1, x2: the views' raw inputs, (B, ...), B at least 2.
+
+    Returns:
+        In [0, inf]; infinite where two views of an image are no more alike than two images.
+
+    Source: Tian et al. 2021, section 3, where the noise of the augmentation is isotropic.
+    """
+    first, second = (x.detach().flatten(1).float() for x in (x1, x2))
+    noise = float((first - second).var(dim=0).mean()) / 2
+    shared = float(torch.cat([first, second]).var(dim=0).mean()) - noise
+    return noise / shared if shared > 0 else math.inf
+
+
 def alignment(x1: Tensor, x2: Tensor) -> Tensor:
     """E ||x1 - x2||^2 of l2-normalised rows of two views (N, D), in [0, 4]; 0 is perfect agreement.
 

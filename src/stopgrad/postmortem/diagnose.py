@@ -6,7 +6,7 @@ Legend: N vectors of width D; C channels, S image side.
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,33 @@ from stopgrad.data.sources import (
 )
 from stopgrad.diagnostics.diagnosis import Diagnosis, Reading
 from stopgrad.diagnostics.doctor import examine
+from stopgrad.diagnostics.series import Series, evidence_series
 from stopgrad.diagnostics.statistics import VectorStatistics
 from stopgrad.errors import UsageError
 from stopgrad.postmortem.checkpoints import Foreign, load_foreign
 from stopgrad.postmortem.files import READERS, check_size, open_vectors
-from stopgrad.postmortem.runs import is_run, read_readings, read_settings
+from stopgrad.postmortem.runs import is_run, read_measures, read_readings, read_settings
+from stopgrad.report.diagnosed import check_page, write_diagnosis
 from stopgrad.training.folder import RunFolder
 from stopgrad.training.precision import resolve_device
 from stopgrad.training.settings import facts_of
 
 Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found at one place: the document, and what the page of it draws.
+
+    Attributes:
+        document: as `diagnose` returns it.
+        diagnosis: the same as the doctor has it.
+        series: the course of its evidence; empty for what has none.
+    """
+
+    document: Document
+    diagnosis: Diagnosis
+    series: tuple[Series, ...] = ()
 
 
 def diagnose(
@@ -47,6 +64,7 @@ def diagnose(
     data_dir: str | Path | None = None,
     image_size: int | None = None,
     device: str = "auto",
+    plot: str | Path | None = None,
 ) -> Document:
     """What is wrong with what lies at ``path``, if anything.
 
@@ -60,6 +78,7 @@ def diagnose(
         data_dir: where the archive of a named data set lies.
         image_size: S for the encoder; by default what its weights suggest.
         device: "auto", "cpu", "cuda" or "mps".
+        plot: file, ending in .html, for one page with the evidence drawn; of a folder, that of the worst.
 
     Returns:
         ``source`` (what was read), ``verdict``, ``confidence`` in [0, 1], ``first_bad_step`` (None but for a
@@ -70,7 +89,24 @@ def diagnose(
     Raises:
         UsageError: for bad input; the message is one line.
     """
-    place = Path(path)
+    page = None if plot is None else Path(plot)
+    if page is not None:
+        check_page(page)
+    found = _find(Path(path), key, model, data, data_dir, image_size, device)
+    if page is not None:
+        write_diagnosis(page, found.diagnosis, _shown(found.document), found.series)
+    return found.document
+
+
+def _find(
+    place: Path,
+    key: str | None,
+    model: str | None,
+    data: str | Path | None,
+    data_dir: str | Path | None,
+    image_size: int | None,
+    device: str,
+) -> Finding:
     if not place.exists():
         raise UsageError(f"{place}: no such file or folder")
     if model is not None:
@@ -85,10 +121,20 @@ def diagnose(
     return _run(place, key) if is_run(place) else _folder(place, key)
 
 
+def _shown(document: Document) -> Document:
+    """The source as a page names it: of a folder, the worst that lies in it."""
+    files = document.get("files")
+    if files is None:
+        return dict(document["source"])
+    source = document["source"]
+    (worst,) = (d["source"] for d in files if d["source"]["path"] == source["worst"])
+    return {**worst, "worst_of": f"{len(files)} in {source['path']}"}
+
+
 # ---- vectors
 
 
-def _vectors(path: Path, key: str | None) -> Document:
+def _vectors(path: Path, key: str | None) -> Finding:
     file = open_vectors(path, key)
     measures = _measure(file.chunks(), file.dim)
     source = {
@@ -105,14 +151,15 @@ def _measure(chunks: Iterable[Tensor], dim: int) -> dict[str, Any]:
     return dict(statistics.compute())
 
 
-def _of_measures(measures: dict[str, Any], name: str, source: Document) -> Document:
-    """The document for one set of vectors, which the doctor's rules know as z and the caller as ``name``."""
+def _of_measures(measures: dict[str, Any], name: str, source: Document) -> Finding:
+    """The finding for one set of vectors, which the doctor's rules know as z and the caller as ``name``."""
     found = examine([Reading(step=None, nodes={"z": measures})])
     evidence = tuple(
         replace(item, of=name, says=re.sub(r"\bz\b", name, item.says)) if item.of == "z" else item
         for item in found.evidence
     )
-    return _document(replace(found, evidence=evidence), measures, source)
+    named = replace(found, evidence=evidence, measures={name: measures})
+    return Finding(_document(named, measures, source), named)
 
 
 def _document(found: Diagnosis, measures: Mapping[str, Any], source: Document) -> Document:
@@ -131,21 +178,30 @@ def _document(found: Diagnosis, measures: Mapping[str, Any], source: Document) -
 # ---- runs
 
 
-def _run(path: Path, key: str | None) -> Document:
+def diagnose_run(path: Path) -> Finding:
+    """What is wrong with the run in a folder, with the course of the evidence.
+
+    Raises:
+        UsageError: nothing was read in this run yet, or a file of it is damaged.
+    """
+    return _run(path, None)
+
+
+def _run(path: Path, key: str | None) -> Finding:
     if key is not None:
         raise UsageError(f"--key {key}: {path} is a run, whose vectors are z and p; leave --key out")
     folder = RunFolder(path)
     settings = read_settings(folder)
-    readings = read_readings(folder, None if settings is None else settings.batch_size)
+    readings = read_readings(folder)
     found = examine(readings, None if settings is None else facts_of(settings))
-    nodes = readings[-1].nodes
+    nodes = read_measures(folder) or readings[-1].nodes
     source = {
         "kind": "run", "path": str(path), "method": None if settings is None else settings.method,
         "ended": folder.summary.is_file(), "readings": len(readings), "last_step": readings[-1].step,
         "dims": None if settings is None or settings.target is None else settings.projector.out,
     }  # fmt: skip
-    measures = {**nodes["z"], **{name: values for name, values in nodes.items() if name != "z"}}
-    return _document(found, measures, source)
+    measures = {**nodes.get("z", {}), **{name: values for name, values in nodes.items() if name != "z"}}
+    return Finding(_document(found, measures, source), found, tuple(evidence_series(readings, found)))
 
 
 # ---- checkpoints
@@ -153,7 +209,7 @@ def _run(path: Path, key: str | None) -> Document:
 
 def _checkpoint(
     path: Path, model: str, data: str | Path, data_dir: str | Path | None, image_size: int | None, device: str
-) -> Document:
+) -> Finding:
     where = torch.device(resolve_device(device))
     foreign = load_foreign(path, model, image_size)
     part, mean, std, skipped = _images(data, data_dir, foreign.encoder.channels)
@@ -199,9 +255,9 @@ def _features(
 # ---- folders
 
 
-def _folder(path: Path, key: str | None) -> Document:
+def _folder(path: Path, key: str | None) -> Finding:
     """Every file of vectors and every run in a folder, by name; what cannot be read is named beside."""
-    files: list[Document] = []
+    files: list[Finding] = []
     skipped: list[dict[str, str]] = []
     for entry in sorted(path.iterdir()):
         if entry.name.startswith("."):
@@ -217,9 +273,13 @@ def _folder(path: Path, key: str | None) -> Document:
         why = f"; {skipped[0]['reason']}" if skipped else ""
         known = ", ".join(READERS)
         raise UsageError(f"{path}: no run and no readable file of vectors ({known}) in this folder{why}")
-    worst = max(files, key=_badness)
-    source = {"kind": "folder", "path": str(path), "files": len(files), "skipped": skipped}
-    return {**worst, "source": {**source, "worst": worst["source"]["path"]}, "files": files}
+    worst = max(files, key=lambda found: _badness(found.document))
+    source = {
+        "kind": "folder", "path": str(path), "files": len(files), "skipped": skipped,
+        "worst": worst.document["source"]["path"],
+    }  # fmt: skip
+    documents = [found.document for found in files]
+    return replace(worst, document={**worst.document, "source": source, "files": documents})
 
 
 def _badness(document: Document) -> tuple[bool, float]:

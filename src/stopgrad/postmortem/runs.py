@@ -29,41 +29,31 @@ def read_settings(folder: RunFolder) -> RunSettings | None:
     return validate(read_yaml(folder.config)) if folder.config.is_file() else None
 
 
-def read_readings(folder: RunFolder, batch: int | None = None) -> list[Reading]:
-    """The run's readings in the order of their steps.
+def read_readings(folder: RunFolder) -> list[Reading]:
+    """What the monitor read while the run trained, in the order of the steps; the run may still be training.
 
-    One for each measured epoch, of the validation images; the last is that of ``summary.json``, of the test
-    images, where the run has ended. The untrained network is no reading: its batch normalisation has seen no
-    images yet, so that in evaluation mode it looks collapsed.
-
-    Args:
-        folder: of the run; it may still be training.
-        batch: N of the loss, which gives some losses their meaning.
+    A run that ended with a loss that is no number has a last reading that says so.
 
     Raises:
-        UsageError: nothing was measured yet, or a file is damaged.
+        UsageError: nothing was read yet, or a file is damaged.
     """
-    scalars = {} if batch is None else {"batch": float(batch)}
-    readings = [
-        Reading(row["step"], _nodes(row), row["loss"], scalars)
-        for row in folder.rows()
-        if row["kind"] == "epoch" and row["step"] > 0 and "z" in row
-    ]
-    summary = _read_summary(folder)
-    if summary:
-        loss = summary["loss"]  # null is what a number that is not finite was written as
-        last = readings[-1].step if readings else None
-        diverged = summary.get("diverged_at_step")
-        end = Reading(
-            last if diverged is None else diverged,
-            _nodes(summary),
-            math.nan if loss is None else loss,
-            scalars,
-        )
-        readings = [*(r for r in readings if r.step != end.step), end]
+    readings = folder.readings()
+    diverged = read_summary(folder).get("diverged_at_step")
+    if diverged is not None:
+        readings.append(Reading(diverged, readings[-1].nodes if readings else {}, math.nan))
     if not readings:
-        raise UsageError(f"{folder.path}: nothing was measured in this run yet, wait for its first epoch")
+        raise UsageError(f"{folder.path}: nothing was read in this run yet, wait for its first epoch")
     return readings
+
+
+def read_measures(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """Measures by node: of the test images where the run has ended, else of the last measured epoch.
+
+    Nothing before the first epoch has ended.
+    """
+    epochs = [row for row in folder.rows() if row["kind"] == "epoch" and row["step"] > 0 and "z" in row]
+    rows = [row for row in (read_summary(folder), *reversed(epochs)) if row]
+    return _nodes(rows[0]) if rows else {}
 
 
 def _nodes(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -76,7 +66,12 @@ def _nodes(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return nodes
 
 
-def _read_summary(folder: RunFolder) -> Mapping[str, Any]:
+def read_summary(folder: RunFolder) -> Mapping[str, Any]:
+    """The run's ``summary.json``, empty where it has not ended.
+
+    Raises:
+        UsageError: it is damaged.
+    """
     if not folder.summary.is_file():
         return {}
     try:

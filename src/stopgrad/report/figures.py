@@ -7,6 +7,7 @@ light and a dark page. Names of files and classes are escaped: plotly reads some
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stopgrad.diagnostics.diagnosis import Evidence
+from stopgrad.diagnostics.series import Series
 from stopgrad.errors import require
 
 if TYPE_CHECKING:
@@ -35,6 +38,12 @@ CLASS_COLOURS = (
 )
 CLASS_SYMBOLS = ("circle", "diamond", "square", "cross")
 SPECTRUM_FLOOR = -6  # log10 of the least eigenvalue that the colours part
+FORBIDDEN = "rgba(217,58,74,0.10)"  # ALARM, light enough for text in either style
+SPAN = 100  # a panel whose values span such a factor has a logarithmic axis
+PANEL, LINE = 170, 16  # pixels: the height of a panel of evidence, and of a line above it
+WORDS = 48  # letters of such a line, as fit on a telephone
+LABEL = 0.45  # share of a panel's width that a threshold's label takes there
+RATIOS = 1e-4, 1e4  # a bar against its threshold ends here at the latest
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,22 @@ MEASURES = {
         "log E exp(−2 ‖vᵢ − vⱼ‖²)",
         "How evenly the vectors cover the sphere: lower is more even (about −4 is uniform), 0 is collapse.",
     ),
+}
+
+EVIDENCE = {  # measure of an evidence -> heading, axis title
+    "std": ("Spread of {}", "std × √D (1 isotropic)"),
+    "effective_rank": ("Effective rank of {}", "rank (dimensions)"),
+    "loss": ("Loss", "loss"),
+    "loss_spread": ("Spread of the last five losses", "share of the loss"),
+    "finite": ("Finite rows of {}", "share of rows (0 to 1)"),
+    "zero_rows": ("Zero rows of {}", "share of rows (0 to 1)"),
+    "view_distance": ("Distance of the two views' {}", "E ‖z₁ − z₂‖² (0 to 4)"),
+    "target_gradient": ("Gradient into the target", "0 none, 1 flows"),
+    "target_moved": ("Movement of the target's weights", "share of their norm"),
+    "gradient_norm": ("Gradient of the {}", "norm"),
+    "std_ratio": ("Spread of {}: training / evaluation mode", "ratio (1 the same)"),
+    "effective_rank_ratio": ("Rank of {}: training / evaluation mode", "ratio (1 the same)"),
+    "log10_norm": ("Norm of {} if it grows on for as long", "log₁₀ of the norm"),
 }
 
 
@@ -221,6 +246,279 @@ def embedding_map(
         hovermode="closest", showlegend=0 < len(groups) <= len(CLASS_COLOURS) * len(CLASS_SYMBOLS)
     )
     return figure
+
+
+def evidence_figure(series: Sequence[Series], first_bad_step: int | None) -> "Figure":
+    """The course of the evidence over steps: a panel for each measure, one below the other.
+
+    A panel has its threshold as a dashed line, the side where the failure lies shaded, and the first bad step
+    as an upright line. Its axis is logarithmic where the values span a factor of `SPAN`; zeros then lie at
+    its foot. Measures that were never finite have no panel.
+    """
+    groups: dict[tuple[str, float, bool | None], list[Series]] = {}
+    for one in series:
+        if any(math.isfinite(value) for value in one.values):
+            groups.setdefault((one.measure, one.threshold, one.below), []).append(one)
+    figure = _figure("step", "")
+    headings = [_heading(panel) for panel in groups.values()]
+    tops, height = _stack([len(lines) for lines in headings], marked=first_bad_step is not None)
+    figure.update_layout(height=height + 62, showlegend=False, margin={"l": 64, "r": 14, "t": 10, "b": 52})
+    steps = [step for panel in groups.values() for one in panel for step in one.steps]
+    ends = _margins(steps if first_bad_step is None else [*steps, first_bad_step]) if steps else [0.0, 1.0]
+    for place, (panel, lines) in enumerate(zip(groups.values(), headings, strict=True)):
+        axis, top = str(place + 1) if place else "", 1 - tops[place] / height
+        lowest = place + 1 == len(groups)
+        across = {**_titled("step" if lowest else ""), "range": ends, "showticklabels": lowest}
+        upward = {**_titled(_axis_title(panel[0])), "domain": [max(0.0, top - PANEL / height), top]}
+        figure.update_layout({
+            f"xaxis{axis}": {**across, "anchor": f"y{axis}", "matches": "x" if place else None},
+            f"yaxis{axis}": {**upward, "anchor": f"x{axis}"},
+        })  # fmt: skip
+        named = first_bad_step is not None and place == 0
+        figure.add_annotation(
+            text="<br>".join(lines), x=0, xref="paper", xshift=-56, xanchor="left", align="left",
+            y=top, yref="paper", yshift=LINE * named + 2, yanchor="bottom", showarrow=False,
+        )  # fmt: skip
+        _draw_panel(figure, axis, panel)
+        if first_bad_step is not None:
+            _mark_step(figure, axis, first_bad_step, ends, named)
+    return figure
+
+
+def threshold_bars(failed: Sequence[Evidence], others: Sequence[Evidence]) -> "Figure":
+    """Measures in multiples of their thresholds: a bar each from 1 to the measure.
+
+    Those that the verdict rests on come first; of the others, which are well above their thresholds, those
+    below are marked as failures too.
+    """
+    items = [(item, ALARM) for item in failed]
+    items += [(item, ALARM if item.below else ACCENT) for item in others]
+    items = [(item, colour) for item, colour in items if math.isfinite(item.value) and item.threshold > 0]
+    figure = _figure("multiple of the threshold", "", height=90 + 62 * max(1, len(items)))
+    if not items:
+        return figure
+    ratios = [min(max(item.value / item.threshold, RATIOS[0]), RATIOS[1]) for item, _ in items]
+    figure.add_bar(
+        x=[ratio - 1 for ratio in ratios],
+        base=1,
+        y=[
+            f"<b>{_safe(item.measure)} of {_safe(item.of)}</b><br>"
+            f"{item.value:.3g}, threshold {item.threshold:.3g}"
+            for item, _ in items
+        ],
+        orientation="h",
+        width=0.5,
+        marker={"color": [colour for _, colour in items]},
+        customdata=[_safe(item.says) for item, _ in items],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+    figure.add_scatter(  # where a bar is too short to be seen
+        x=ratios,
+        y=figure.data[0].y,
+        mode="markers",
+        marker={"size": 10, "color": [colour for _, colour in items]},
+        hoverinfo="skip",
+    )
+    figure.add_vline(1, line={"color": ALARM, "dash": "dash", "width": 1.5})
+    ends = math.log10(min(*ratios, 1)) - 0.3, math.log10(max(*ratios, 1)) + 0.3
+    figure.update_layout(showlegend=False, hovermode="closest")
+    decades = max(1, math.ceil((ends[1] - ends[0]) / 4))
+    figure.update_xaxes(type="log", range=ends, dtick=decades, exponentformat="power")
+    figure.update_yaxes(autorange="reversed", showgrid=False, title=None, ticks="", ticklabelstandoff=6)
+    return figure
+
+
+def cumulative_spectrum(shares: Sequence[float], effective_rank: float | None = None) -> "Figure":
+    """Cumulative share of variance of the largest components, in percent, and the effective rank."""
+    figure = _figure("components (largest first)", "share of variance (%)")
+    if not any(math.isfinite(_number(share)) for share in shares):
+        return figure
+    figure.add_scatter(
+        x=list(range(len(shares) + 1)),
+        y=[0.0, *(100 * np.cumsum([_number(share) for share in shares]))],
+        mode="lines+markers" if len(shares) <= 60 else "lines",
+        name="cumulative share",
+        line={"color": Z, "width": 2},
+        marker={"size": 5},
+        hovertemplate="%{y:.1f} %<extra></extra>",
+    )
+    figure.update_yaxes(range=[0, 103])
+    figure.update_layout(showlegend=False)
+    rank = _number(effective_rank)
+    if math.isfinite(rank):
+        figure.add_vline(
+            rank,
+            line={"color": GREY, "dash": "dash", "width": 1.5},
+            annotation_text=f"effective rank {rank:.3g}",
+            annotation_position="bottom right" if rank <= len(shares) / 2 else "bottom left",
+        )
+        figure.update_xaxes(range=[0, 1.03 * max(len(shares), rank)])
+    return figure
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The range of a panel's values; on a logarithmic one, what is not positive lies at its foot."""
+
+    low: float
+    high: float
+    log: bool
+
+    def drawn(self, value: float) -> float:
+        """A value as plotly takes it for lines and shapes."""
+        return 10.0 ** self.at(value) if self.log else value
+
+    def at(self, value: float) -> float:
+        """A value's place between `low` and `high`, as plotly takes it for ranges and annotations."""
+        if not self.log:
+            return value
+        return self.low if value <= 0 else max(self.low, math.log10(value))
+
+    def edge(self, below: bool) -> float:
+        """The end of the axis on a side, as plotly takes it for shapes."""
+        end = self.low if below else self.high
+        return 10.0**end if self.log else end
+
+
+def _axis_of(values: Iterable[float]) -> _Axis:
+    known = [value for value in values if math.isfinite(value)]
+    low, high = min(known), max(known)
+    least = min((value for value in known if value > 0), default=0.0)
+    if low >= 0 and high >= SPAN * least > 0:
+        bottom = math.log10(least) - (low == 0)
+        room = 0.1 * (math.log10(high) - bottom)
+        return _Axis(bottom - room, math.log10(high) + room, True)
+    room = 0.12 * (high - low) or 0.12 * abs(high) or 1.0
+    if low >= 0:
+        return _Axis(0.0, 1.12 * high or 1.0, False)
+    return _Axis(low - room, high + room, False)
+
+
+def _stack(lines: Sequence[int], marked: bool) -> tuple[list[float], float]:
+    """Where panels begin below each other, under so many lines each, and their height together, in pixels."""
+    tops: list[float] = []
+    bottom = 0.0
+    for place, count in enumerate(lines):
+        gap = 10 if place else 0
+        tops.append(bottom + gap + LINE * (count + (marked and place == 0)) + 8)
+        bottom = tops[-1] + PANEL
+    return tops, max(bottom, 1.0)
+
+
+def _titled(title: str) -> dict[str, Any]:
+    return {
+        "title": {"text": title, "standoff": 8, "font": {"size": 13}},
+        "automargin": True,
+        "zeroline": False,
+    }
+
+
+def _axis_title(one: Series) -> str:
+    return EVIDENCE.get(one.measure, ("", one.measure.replace("_", " ")))[1]
+
+
+def _heading(panel: Sequence[Series]) -> list[str]:
+    """What a panel shows, its nodes in their colours, and what that says."""
+    nodes = " and ".join(f'<span style="color:{_colour(one.of)}">{_safe(one.of)}</span>' for one in panel)
+    known = EVIDENCE.get(panel[0].measure)
+    name = known[0].format(nodes) if known else f"{_safe(panel[0].measure.replace('_', ' '))} of {nodes}"
+    says = "; ".join(dict.fromkeys(one.says for one in panel))
+    return [f"<b>{name}</b>", *(_safe(line) for line in textwrap.wrap(says, WORDS))]
+
+
+def _colour(node: str) -> str:
+    return {"z": Z, "p": P}.get(node, ACCENT)
+
+
+def _margins(steps: Sequence[int]) -> list[float]:
+    """The range of the steps, with room at both ends."""
+    room = 0.03 * (max(steps) - min(steps)) or 1.0
+    return [min(steps) - room, max(steps) + room]
+
+
+def _draw_panel(figure: "Figure", axis: str, panel: Sequence[Series]) -> None:
+    """Lines, threshold and forbidden side of the measures that share a panel."""
+    values = [value for one in panel for value in one.values if math.isfinite(value)]
+    threshold, below = panel[0].threshold, panel[0].below
+    scale = _axis_of([*values, threshold])
+    x, y = f"x{axis}", f"y{axis}"
+    for one in panel:
+        few = sum(math.isfinite(value) for value in one.values) <= 60
+        figure.add_scatter(
+            x=list(one.steps),
+            y=[scale.drawn(value) if math.isfinite(value) else None for value in one.values],
+            customdata=[f"{value:.4g}" for value in one.values],  # zeros are drawn elsewhere
+            mode="lines+markers" if few else "lines",
+            name=_safe(one.of),
+            line={"color": _colour(one.of), "width": 2},
+            marker={"size": 5},
+            hovertemplate=f"%{{customdata}}<extra>{_safe(one.of)}</extra>",
+            xaxis=x,
+            yaxis=y,
+        )
+    axis_of_values: dict[str, Any] = {
+        "range": [scale.low, scale.high],
+        "exponentformat": "power",
+        "nticks": 6,
+    }
+    if scale.log:
+        axis_of_values |= {"type": "log", "dtick": max(1, math.ceil((scale.high - scale.low) / 5))}
+    figure.update_layout({f"yaxis{axis}": axis_of_values})
+    if not math.isfinite(threshold):
+        return
+    if below is not None:
+        figure.add_shape(
+            type="rect", xref=f"{x} domain", yref=y, x0=0, x1=1, y0=scale.drawn(threshold),
+            y1=scale.edge(below),
+            fillcolor=FORBIDDEN, line={"width": 0}, layer="below",
+        )  # fmt: skip
+    figure.add_shape(
+        type="line", xref=f"{x} domain", yref=y, x0=0, x1=1, y0=scale.drawn(threshold),
+        y1=scale.drawn(threshold), line={"color": ALARM, "dash": "dash", "width": 1.5},
+    )  # fmt: skip
+    side = "collapsed losses come to" if below is None else f"failure {'below' if below else 'above'}"
+    text = f"{side} {threshold:.4g}"
+    end, above = _free_corner(panel, scale)
+    figure.add_annotation(
+        text=text, font={"color": ALARM}, showarrow=False, xref=f"{x} domain", x=end,
+        xanchor="right" if end else "left", yref=y, y=scale.at(threshold),
+        yanchor="bottom" if above else "top",
+    )  # fmt: skip
+
+
+def _free_corner(panel: Sequence[Series], scale: _Axis) -> tuple[int, bool]:
+    """Where the threshold's label has most room: left (0) or right (1), above the line or not."""
+    level = scale.at(panel[0].threshold)
+    steps = [step for one in panel for step in one.steps]
+    width = LABEL * (max(steps) - min(steps))
+
+    def room(end: int, above: bool) -> float:
+        near = [
+            scale.at(value) - level
+            for one in panel
+            for step, value in zip(one.steps, one.values, strict=True)
+            if math.isfinite(value) and abs(step - (max(steps) if end else min(steps))) <= width
+        ]
+        if above:
+            return min([value for value in near if value >= 0] + [scale.high - level])
+        return min([-value for value in near if value < 0] + [level - scale.low])
+
+    return max(((1, True), (1, False), (0, True), (0, False)), key=lambda corner: room(*corner))
+
+
+def _mark_step(figure: "Figure", axis: str, step: int, ends: Sequence[float], named: bool) -> None:
+    """The first bad step as an upright line through a panel, with its number above."""
+    figure.add_shape(
+        type="line", xref=f"x{axis}", yref=f"y{axis} domain", x0=step, x1=step, y0=0, y1=1,
+        line={"color": GREY, "width": 1.5},
+    )  # fmt: skip
+    if named:
+        share = (step - ends[0]) / (ends[1] - ends[0])
+        figure.add_annotation(
+            text=f"first bad step {step:,}", showarrow=False, xref=f"x{axis}", x=step,
+            xanchor="left" if share < 0.3 else "right" if share > 0.7 else "center",
+            yref=f"y{axis} domain", y=1, yanchor="bottom",
+        )  # fmt: skip
 
 
 def _figure(x: str, y: str, height: int = 330) -> "Figure":

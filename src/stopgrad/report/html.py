@@ -1,84 +1,66 @@
-"""The page: one HTML file that works offline, made only from the files of a run folder.
+"""The report of a run: one HTML file made only from the files of its folder, and from its diagnosis."""
 
-The page's Content-Security-Policy allows no request at all, and no script but plotly's and the page's own
-(by their hashes), so a text that slipped through the escaping could still run nothing.
-"""
-
-import base64
-import hashlib
 from collections.abc import Sequence
-from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING
 
-from stopgrad.errors import require
+from stopgrad.diagnostics.diagnosis import Diagnosis
+from stopgrad.diagnostics.series import Series
 from stopgrad.evaluation import neighbours
-from stopgrad.files import whole_file
-from stopgrad.report import figures, sections
-from stopgrad.report.run_files import Evaluation, Row, RunFiles, read_run
+from stopgrad.report import diagnosed, figures, sections
+from stopgrad.report.page import MOST_STEPS, NOTHING, frame, panel, section, thin, write_page
+from stopgrad.report.run_files import Evaluation, RunFiles, read_run
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
-MOST_STEPS = 2000  # points of a line, so that a long run's report stays small and quick
 MOST_COLUMNS = 200  # epochs of a heat map
-NOTHING = "Nothing finite was measured for this picture."
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, diagnosis: Diagnosis | None = None, series: Sequence[Series] = ()) -> Path:
     """Write `report.html` into a run folder, whole or not at all, and return its path.
+
+    Args:
+        run: the folder.
+        diagnosis: of the run's readings; without one, the page has the verdict of `summary.json` alone.
+        series: the course of the diagnosis's evidence.
 
     Raises:
         UsageError: if `run` is no run folder or one of its files is damaged.
         MissingExtra: if plotly or Pillow is not installed.
     """
-    page = render(read_run(run))
     target = run / "report.html"
-    with whole_file(target) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_page(target, render(read_run(run), diagnosis, series))
     return target
 
 
-def render(run: RunFiles) -> str:
+def render(run: RunFiles, diagnosis: Diagnosis | None = None, series: Sequence[Series] = ()) -> str:
     """The whole page as text; the same files give the same text."""
-    plotly = require("plotly.offline", "report").get_plotlyjs()
-    script = _asset("page.js")
-    title = f"{sections.text(run.summary.get('method', 'run'))} on {sections.text(run.summary.get('data'))}"
-    return Template(_asset("page.html")).substitute(
-        title=title,
-        style=_asset("page.css"),
-        hashes=f"{_hash(plotly)} {_hash(script)}",
-        header=sections.header(run) + sections.skipped(run),
-        key_figures=sections.key_figures(run),
-        evidence=sections.evidence(run),
-        charts="".join(_charts(run)),
-        neighbours=sections.neighbour_grid(run.evaluation),
-        map=_map(run.evaluation),
-        settings=sections.settings(run),
-        footer=_footer(run),
-        plotly=plotly,
-        script=script,
+    verdict = None if diagnosis is None else diagnosis.verdict
+    reasons = _reasons(run, diagnosis, series)
+    return frame(
+        f"{sections.text(run.summary.get('method', 'run'))} on {sections.text(run.summary.get('data'))}",
+        sections.header(run, verdict) + sections.skipped(run),
+        (
+            section("key-figures", "Key figures", sections.key_figures(run)),
+            section("evidence", "Why this verdict", reasons + sections.final_measures(run)),
+            section("charts", "Training", f'<div class="charts">{"".join(_charts(run))}</div>'),
+            section("neighbours", "Nearest neighbours", sections.neighbour_grid(run.evaluation)),
+            section("map", "Map of the embedding", _map(run.evaluation)),
+            section("settings", "Settings", sections.settings(run)),
+        ),
+        _footer(run),
     )
 
 
-def panel(heading: str, figure: "Figure", reading: str, missing: str = NOTHING) -> str:
-    """A figure with its heading and one sentence on how to read it, or a note where it is empty."""
-    if not figure.data:
-        return f"<figure><h3>{escape(heading)}</h3>{sections.note(escape(missing))}</figure>"
-    data = figure.to_json(engine="json")  # plotly writes "<" as an escape, so no text ends the script early
-    return (
-        f'<figure><h3>{escape(heading)}</h3><div class="plot" style="height:{figure.layout.height}px">'
-        f'<script type="application/json">{data}</script></div>'
-        f"<figcaption>{escape(reading)}</figcaption></figure>"
+def _reasons(run: RunFiles, diagnosis: Diagnosis | None, series: Sequence[Series]) -> str:
+    """Why the verdict is what it is; `summary.json` has judged the end of the run alone."""
+    if diagnosis is None:
+        return sections.evidence(run)
+    reasons = diagnosed.findings(diagnosis, diagnosed.course(diagnosis, series))
+    at_end = run.summary.get("verdict", diagnosis.verdict)
+    if at_end == diagnosis.verdict:
+        return reasons
+    return reasons + sections.note(
+        f"summary.json says {sections.text(at_end)}: it judges the test images at the end of the run alone, "
+        "this page what was read while it trained."
     )
-
-
-def thin(rows: Sequence[Row], most: int) -> Sequence[Row]:
-    """Every n-th row, so that at most `most` + 1 are left, the last one among them."""
-    stride = -(-len(rows) // most)
-    return rows if stride <= 1 else [*rows[:-1:stride], rows[-1]]
 
 
 def _charts(run: RunFiles) -> list[str]:
@@ -144,7 +126,7 @@ def _map(evaluation: Evaluation | None) -> str:
         "whom means something: sizes of clusters and distances between them do not, and a map spreads out "
         "even an embedding that is nearly collapsed."
     )
-    return panel("", figure, reading).replace("<h3></h3>", "")
+    return panel("", figure, reading)
 
 
 def _footer(run: RunFiles) -> str:
@@ -154,11 +136,3 @@ def _footer(run: RunFiles) -> str:
     return sections.note(
         f"{lines} of metrics.jsonl could not be read (a killed run leaves a torn one) and left out."
     )
-
-
-def _asset(name: str) -> str:
-    return resources.files("stopgrad.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

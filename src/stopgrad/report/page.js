@@ -17,8 +17,8 @@ function themed(layout) {
   copy.font.color = colour("--text");
   copy.hoverlabel = { bgcolor: colour("--card"), bordercolor: colour("--grid"), font: { color: colour("--text") } };
   copy.modebar = { bgcolor: "rgba(0,0,0,0)", color: colour("--quiet"), activecolor: colour("--text") };
-  for (const axis of [copy.xaxis, copy.yaxis]) {
-    Object.assign(axis, { gridcolor: colour("--grid"), linecolor: colour("--grid") });
+  for (const name of Object.keys(copy).filter((key) => /^[xy]axis\d*$/.test(key))) {
+    Object.assign(copy[name], { gridcolor: colour("--grid"), linecolor: colour("--grid") });
   }
   return copy;
 }

@@ -23,7 +23,15 @@ VERDICTS = {  # verdict -> badge colour class, what it means
     "healthy": ("good", "The embedding stays spread out over many directions."),
     "complete-collapse": ("bad", "Nearly all images are mapped to one and the same vector."),
     "dimensional-collapse": ("bad", "The embedding uses only a few of its directions."),
-    "diverged": ("bad", "The loss or the weights stopped being finite numbers."),
+    "predictor-collapse": ("bad", "The predictions hardly vary, though the projections do."),
+    "diverged": ("bad", "The loss or the vectors are no longer finite, or the loss runs away."),
+    "frozen-target": ("bad", "The target network stands still while the online network learns."),
+    "target-leak": ("bad", "A gradient flows into the target, which should be a constant."),
+    "identical-views": ("bad", "Both views of an image are the same picture."),
+    "normalisation-leak": ("bad", "Batch normalisation hides a collapse that shows in evaluation mode."),
+    "dead-projector": ("bad", "The projector gives zeros, or no gradient reaches it."),
+    "nan-ahead": ("bad", "The norms grow without a pause and are about to overflow."),
+    "constant-loss": ("bad", "The loss does not move."),
 }
 PROBES = (
     ("knn", "kNN"),
@@ -44,11 +52,9 @@ BORDERS = (
 SKIPPED_SHOWN = 200
 
 
-def header(run: RunFiles) -> str:
-    """Title, verdict badge and the facts of the run."""
+def header(run: RunFiles, verdict: str | None = None) -> str:
+    """Title, verdict badge and the facts of the run; the verdict is that of `summary.json` by default."""
     summary = run.summary
-    verdict = str(summary.get("verdict", "unfinished"))
-    tone, meaning = VERDICTS.get(verdict, ("open", "This run has no final verdict yet."))
     facts = (
         ("data", text(summary.get("data"))),
         ("seed", text(summary.get("seed"))),
@@ -58,30 +64,44 @@ def header(run: RunFiles) -> str:
         ("run folder", text(summary.get("run", run.path.name))),
         ("stopgrad", text(summary.get("stopgrad"))),
     )
-    items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
         f"<h1>{text(summary.get('method', 'run'))} <small>on {text(summary.get('data'))}</small></h1>"
-        f'<p><span class="badge {tone}">{escape(verdict)}</span> {meaning}</p><dl class="facts">{items}</dl>'
+        + badge(str(summary.get("verdict", "unfinished")) if verdict is None else verdict)
+        + fact_list(facts)
     )
 
 
+def badge(verdict: str) -> str:
+    """The verdict in its colour, and what it means."""
+    tone, meaning = VERDICTS.get(verdict, ("open", "This run has no final verdict yet."))
+    return f'<p><span class="badge {tone}">{escape(verdict)}</span> {meaning}</p>'
+
+
+def fact_list(facts: Sequence[tuple[str, str]]) -> str:
+    """Names and values, the values as HTML."""
+    items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return f'<dl class="facts">{items}</dl>'
+
+
 def evidence(run: RunFiles) -> str:
-    """What the verdict rests on, and every measure of the end of the run."""
+    """What the verdict of `summary.json` rests on."""
     items = [item for item in run.summary.get("evidence") or () if isinstance(item, Mapping)]
     lines = "".join(f"<li>{_reason(item)}</li>" for item in items)
-    reasons = f"<ul>{lines}</ul>" if items else note("summary.json holds no evidence for a verdict.")
+    return f"<ul>{lines}</ul>" if items else note("summary.json holds no evidence for a verdict.")
+
+
+def final_measures(run: RunFiles) -> str:
+    """Every measure of the end of the run, of the test images."""
     nodes = [(key, name) for key, (name, _, _) in NODES.items() if isinstance(run.summary.get(key), Mapping)]
     if not nodes:
-        return reasons
+        return ""
     measures = {key: one.heading for key, one in MEASURES.items()} | {"m_o": "m_o", "m_r": "m_r"}
     final = [
         [escape(heading), *(number(run.summary[node].get(key)) for node, _ in nodes)]
         for key, heading in measures.items()
     ]
-    return (
-        reasons
-        + "<h3>At the end of the run</h3>"
-        + table(["measure", *(name for _, name in nodes)], final, numbers=range(1, 5))
+    return "<h3>At the end of the run</h3>" + table(
+        ["measure", *(name for _, name in nodes)], final, numbers=range(1, 5)
     )
 
 

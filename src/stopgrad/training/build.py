@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from stopgrad.data.sources import Dataset
 from stopgrad.errors import UsageError
 from stopgrad.evaluation.measures import Embedder
-from stopgrad.method import Learner, Supervised
+from stopgrad.method import Learner, SiameseLearner, Supervised
 from stopgrad.networks.encoders import build_encoder
+from stopgrad.parts.target import Ema, EmaTarget
 from stopgrad.training.checkpoint import load_checkpoint
 from stopgrad.training.distributed import make_fabric
 from stopgrad.training.folder import RunFolder
@@ -79,8 +80,9 @@ def uses_channels_last(learner: nn.Module, device: torch.device) -> bool:
     return device.type in ("cpu", "cuda") and any(m.in_channels >= 64 for m in convolutions)
 
 
-def load_weights(learner: nn.Module, source: Path) -> None:
-    """Start from the encoder and projector of another run; everything else stays fresh.
+def load_weights(learner: Learner, source: Path) -> None:
+    """Start from the encoder and projector of another run, which a target network starts as a copy of;
+    everything else stays fresh.
 
     Raises:
         UsageError: when a weight is missing or of another shape.
@@ -95,6 +97,15 @@ def load_weights(learner: nn.Module, source: Path) -> None:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise UsageError(f"--init-from {source}: its {name} does not fit this run ({reason})") from None
+    follow_online(learner)
+
+
+def follow_online(learner: Learner) -> None:
+    """Make the target network, where there is one that starts so, a copy of the online network as it is."""
+    if isinstance(learner, SiameseLearner) and isinstance(learner.target, EmaTarget):
+        settings = learner.method.target
+        if isinstance(settings, Ema) and settings.init == "copy":
+            learner.target.network.load_state_dict(learner.online.state_dict())
 
 
 @dataclass(frozen=True)

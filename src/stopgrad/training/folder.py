@@ -2,10 +2,12 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from stopgrad.diagnostics.diagnosis import Reading
 from stopgrad.errors import UsageError
 from stopgrad.files import to_json, write_text
 
@@ -20,6 +22,8 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.log = path / "train.log"
         self.checkpoint = path / "checkpoints" / "last.ckpt"
+        self.healthy = path / "checkpoints" / "healthy.ckpt"
+        self.rescues = path / "rescues.json"
         self.exported = path / "exported"
         self.evaluation = path / "evaluation.npz"
         self.report = path / "report.html"
@@ -48,10 +52,20 @@ class RunFolder:
                 except json.JSONDecodeError:
                     return
 
+    def readings(self) -> list[Reading]:
+        """What the monitor read of the run's training steps, in their order."""
+        return [_reading(row) for row in self.rows() if row["kind"] == "step" and "reading" in row]
+
     def truncate_metrics(self, step: int) -> None:
         """Forget the rows after ``step``, which a resumed run will write again."""
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
         write_text(self.metrics, "".join(kept))
+
+
+def _reading(row: Mapping[str, Any]) -> Reading:
+    """The reading of a step row; a loss that JSON has as null was not finite."""
+    loss = math.nan if row["loss"] is None else row["loss"]
+    return Reading(row["step"], row["reading"]["nodes"], loss, row["reading"]["scalars"])
 
 
 class MetricsLog:

@@ -1,6 +1,7 @@
 """From settings to a finished run: the main job."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import nn
 from stopgrad.data.batches import Batches
 from stopgrad.data.sources import Dataset, load_dataset
 from stopgrad.data.views import Views
+from stopgrad.diagnostics.diagnosis import Diagnosis, Reading
+from stopgrad.diagnostics.doctor import examine
 from stopgrad.diagnostics.monitor import Monitor
 from stopgrad.diagnostics.preflight import preflight
 from stopgrad.errors import UsageError
@@ -35,11 +38,20 @@ from stopgrad.training.online import OnlineProbe
 from stopgrad.training.optimizer import build_optimizer
 from stopgrad.training.precision import resolve_device, resolve_precision, resolve_threads
 from stopgrad.training.progress import Progress
+from stopgrad.training.rescue import (
+    MOST,
+    Rescue,
+    apply_changes,
+    first_fix,
+    read_rescues,
+    transplant,
+    write_rescues,
+)
 from stopgrad.training.results import evaluate_run
 from stopgrad.training.settings import RunSettings, facts_of, read_yaml, validate
 from stopgrad.training.side_by_side import SideBySide, TwoThreads, runs_side_by_side
 from stopgrad.training.state import TrainState
-from stopgrad.training.trainer import LOG_EVERY, Collapsed, Diverged, Trainer
+from stopgrad.training.trainer import Collapsed, Diverged, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -70,31 +82,51 @@ def run(
     """
     settings = complete(settings)
     folder = RunFolder(out)
-    checkpoint = _checkpoint_to_resume(folder, settings, resume)
+    settings, checkpoint = _where_to_resume(folder, settings, resume)
     fabric = launch(settings)
     session = Session.open(settings, fabric)
     if init_from is not None and checkpoint is None:
         load_weights(session.learner, init_from)
     warnings = session.check_first_batch() if check else []
-    trainer = session.trainer(folder, checkpoint, show_progress)
-    session.introduce(trainer.state.step)
-    for warning in warnings:
-        log.warning("preflight: %s", warning)
-    loss, diverged_at = float("nan"), None
+    while True:
+        trainer = session.trainer(folder, checkpoint, show_progress)
+        session.introduce(trainer.state.step)
+        for warning in warnings:
+            log.warning("preflight: %s", warning)
+        warnings = []
+        ended = _train(trainer)
+        if ended.failure is None or not trainer.rescuable(ended.failure):
+            return session.finish(folder, loss=ended.loss, diverged_at=ended.diverged_at)
+        session, checkpoint = session.rescued(folder, ended.failure, trainer.state.step)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a training ended: mean loss of the last epoch, the first bad step if it diverged, the failure."""
+
+    loss: float
+    diverged_at: int | None = None
+    failure: Diagnosis | None = None
+
+
+def _train(trainer: Trainer) -> _Ended:
+    """Train to the end, or to a failure that is not to be trained on with."""
     try:
         with trainer.progress:
-            loss = trainer.fit()
+            return _Ended(trainer.fit())
     except Diverged as stop:
         log.error("%s", stop)
-        diverged_at = stop.step
+        monitor, last = trainer.monitor, Reading(stop.step, {}, math.nan)
+        before = [r for r in monitor.readings if r.step is not None and r.step < stop.step]
+        found = examine([*before, last], monitor.facts)
+        return _Ended(math.nan, stop.step, found)
     except Collapsed as stop:
         log.error("%s", stop)
-        loss = trainer.state.epoch_loss
+        return _Ended(trainer.state.epoch_loss, None, stop.diagnosis)
     finally:
         trainer.batches.close()
         if trainer.metrics is not None:
             trainer.metrics.close()
-    return session.finish(folder, loss=loss, diverged_at=diverged_at)
 
 
 def complete(settings: RunSettings) -> RunSettings:
@@ -139,8 +171,10 @@ class Session:
         batches = self._batches(map if threads is None else threads.map)
         state = self._state()
         side_by_side = None if threads is None else SideBySide(self.learner, fabric, threads)
+        monitor = Monitor(every=1, facts=facts_of(settings))
         if checkpoint is not None:
             state.load_state_dict(checkpoint)
+            monitor.load_state_dict(checkpoint["monitor"])
         metrics = None
         if fabric.is_global_zero:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -151,9 +185,39 @@ class Session:
         progress = Progress(settings.epochs * len(batches), done=state.step, visible=show)
         return Trainer(
             settings, self.facts, fabric, folder, state, batches, self.embedder.normalise,
-            self._evaluator(state), metrics, progress, side_by_side, self._monitor(state.step),
-            saved_step=state.step,
+            self._evaluator(state), metrics, progress, monitor, side_by_side,
+            saved_step=state.step, rescuable=self._rescuable(folder),
         )  # fmt: skip
+
+    def rescued(
+        self, folder: RunFolder, found: Diagnosis, step: int
+    ) -> tuple["Session", dict[str, Any] | None]:
+        """The run back where it was well, with the first remedy: its new objects, and the checkpoint or None.
+
+        The failed checkpoint goes first: a kill in between costs the time since the start, but mixes nothing.
+        """
+        fix = first_fix(found, self.settings)
+        assert fix is not None
+        checkpoint = _last_healthy(folder, found)
+        settings = apply_changes(self.settings, fix[1])
+        session = Session.open(settings, self.fabric)
+        if checkpoint is not None:
+            checkpoint = transplant(checkpoint, session.learner)
+        if self.fabric.is_global_zero:
+            folder.checkpoint.unlink(missing_ok=True)
+            back_to = 0 if checkpoint is None else int(checkpoint["step"])
+            rescue = Rescue(found.verdict, step, found.first_bad_step, back_to, fix[0].change, fix[1])
+            before, first = read_rescues(folder)
+            write_rescues(folder, [*before, rescue], first or self.settings.model_dump(mode="json"))
+            log.warning("rescue: back to step %d, and now: %s", back_to, rescue.fix)
+        self.fabric.barrier()
+        return session, checkpoint
+
+    def _rescuable(self, folder: RunFolder) -> Callable[[Diagnosis], bool]:
+        """Whether the settings ask for a rescue, and there is one left that they can take."""
+        done = self.fabric.broadcast(len(read_rescues(folder)[0]))
+        asked = self.settings.on_collapse == "rescue" and done < MOST
+        return lambda found: asked and first_fix(found, self.settings) is not None
 
     def introduce(self, step: int) -> None:
         """Write what runs where, and what was left out of the data, into the log."""
@@ -167,13 +231,6 @@ class Session:
         )  # fmt: skip
         for skipped in self.dataset.skipped:
             log.warning("skipped %s: %s", skipped.path, skipped.reason)
-
-    def _monitor(self, step: int) -> Monitor | None:
-        """What watches the projections; None for what has none of its own."""
-        method = self.settings.sentence
-        if not isinstance(method, Method):
-            return None
-        return Monitor(every=LOG_EVERY, facts=facts_of(self.settings), first=step)
 
     def _batches(self, each: Callable[..., Any] = map) -> Batches:
         """The training images as this rank sees them."""
@@ -274,19 +331,35 @@ def _follow(learner: nn.Module) -> None:
     learner.target.update(learner.online)
 
 
-def _checkpoint_to_resume(folder: RunFolder, settings: RunSettings, resume: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None for a fresh run; refuses to mix two runs in one folder."""
-    if not folder.config.exists():
+def _last_healthy(folder: RunFolder, found: Diagnosis) -> dict[str, Any] | None:
+    """The last checkpoint from before a failure began, None where it began with the run."""
+    if not folder.healthy.is_file():
         return None
+    content = load_checkpoint(folder.healthy)
+    since = found.first_bad_step
+    return content if since is None or content["step"] < since else None
+
+
+def _where_to_resume(
+    folder: RunFolder, settings: RunSettings, resume: bool
+) -> tuple[RunSettings, dict[str, Any] | None]:
+    """The settings and the checkpoint to go on with, None for a fresh run; a folder holds one run only.
+
+    A run that was rescued goes on with its changed settings, under the settings that it began with too.
+    """
+    if not folder.config.exists():
+        return settings, None
     if not resume:
         raise UsageError(
             f"--out {folder.path}: holds a run already; add --resume to go on with it, or name another folder"
         )
     before = validate(read_yaml(folder.config))
+    if settings.model_dump(mode="json") == read_rescues(folder)[1]:
+        settings = before
     if before != settings:
         name = _first_difference(before.model_dump(mode="json"), settings.model_dump(mode="json"))
         raise UsageError(f"--resume: {name} differs from {folder.config}; leave it out to go on as before")
-    return load_checkpoint(folder.checkpoint) if folder.checkpoint.exists() else None
+    return settings, load_checkpoint(folder.checkpoint) if folder.checkpoint.exists() else None
 
 
 def _first_difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:

@@ -23,6 +23,7 @@ from stopgrad.exports import export_encoder
 from stopgrad.files import to_json, whole_file, write_text
 from stopgrad.method import Learner
 from stopgrad.training.folder import RunFolder
+from stopgrad.training.rescue import read_rescues
 from stopgrad.training.settings import EvaluationSettings, RunSettings
 
 LABELS_A_CLASS = 20
@@ -62,6 +63,7 @@ def evaluate_run(
         "diverged_at_step": diverged_at,
         "evidence": [asdict(item) for item in evidence],
         **nodes,
+        "rescues": [asdict(rescue) for rescue in read_rescues(folder)[0]],
         "untrained": _control(untrained, embedder, dataset, shown, own) if own.control else None,
         "skipped": [{"path": s.path, "reason": s.reason} for s in dataset.skipped],
         "run": str(folder.path),

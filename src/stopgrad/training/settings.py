@@ -77,9 +77,11 @@ class RunSettings(Frozen):
     """Threads of one operation of a training step on the CPU. Rounding depends on it, so `config.yaml` holds
     the number that "auto" stood for: 1 for convnet-s on the CPU, whose operations are too small to be shared,
     else torch's own number. convnet-s with 1 computes both views of a batch at once, in a thread each."""
-    on_collapse: Literal["warn", "stop"] = "warn"
-    """What to do at the end of an epoch whose readings are those of a collapse: a line in `train.log` with
-    the cause and the first thing to change, or that and the end of the training."""
+    on_collapse: Literal["warn", "stop", "rescue"] = "warn"
+    """What to do at the end of an epoch whose readings are those of a failure: a line in `train.log` with the
+    cause and the first thing to change; with "stop", where it is a collapse, the end of the training too;
+    with "rescue" the run goes back to its last healthy checkpoint, and on with the first remedy that its
+    settings can take (see `stopgrad.training.rescue`)."""
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint_minutes: float = Field(10, gt=0)
     """Within an epoch a checkpoint is written at least this often; at the end of an epoch always."""

@@ -75,12 +75,13 @@ class TrainState:
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` was taken."""
+        """Continue where ``state_dict`` was taken; ``optimizer`` may be None, for a fresh one."""
         self.step = int(content["step"])
         self.epoch_loss = float(content["epoch_loss"])
         self.loss_sum.copy_(content["loss_sum"])
         self.bare_learner.load_state_dict(content["learner"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        if content["optimizer"] is not None:
+            self.optimizer.load_state_dict(content["optimizer"])
         if self.probe_optimizer is not None and (probe := self.bare_probe) is not None:
             probe.load_state_dict(content["probe"])
             self.probe_optimizer.load_state_dict(content["probe_optimizer"])

@@ -1,6 +1,7 @@
 """The training loop: plain, on Lightning Fabric, resumable at any step."""
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from stopgrad import diagnostics
 from stopgrad.data.batches import Batch, Batches
-from stopgrad.diagnostics.diagnosis import Diagnosis
-from stopgrad.diagnostics.monitor import Monitor
-from stopgrad.method import Nodes
+from stopgrad.diagnostics.diagnosis import Diagnosis, Reading
+from stopgrad.diagnostics.monitor import EVALUATED, Monitor
+from stopgrad.evaluation.measures import mode
+from stopgrad.files import copy_file
+from stopgrad.method import Nodes, SiameseLearner
+from stopgrad.parts.target import EmaTarget
 from stopgrad.training.build import DataFacts
 from stopgrad.training.checkpoint import save_checkpoint
 from stopgrad.training.folder import MetricsLog, RunFolder
@@ -46,11 +49,11 @@ class Diverged(RuntimeError):
 
 
 class Collapsed(RuntimeError):
-    """The readings are those of a collapse, and the settings ask to stop then; the checkpoint is written."""
+    """The readings are those of a failure, and the settings ask not to go on; the checkpoint is written."""
 
     def __init__(self, diagnosis: Diagnosis, step: int):
         super().__init__(f"stopped after step {step}: {advice(diagnosis)}")
-        self.step = step
+        self.diagnosis, self.step = diagnosis, step
 
 
 def advice(diagnosis: Diagnosis) -> str:
@@ -82,9 +85,10 @@ class Trainer:
     evaluate: Callable[[], dict[str, Any]]
     metrics: MetricsLog | None
     progress: Progress
+    monitor: Monitor
     side_by_side: SideBySide | None = None
-    monitor: Monitor | None = None
     saved_step: int = 0
+    rescuable: Callable[[Diagnosis], bool] = lambda found: False
 
     @property
     def steps(self) -> int:
@@ -97,7 +101,7 @@ class Trainer:
         Raises:
             Diverged: when the loss is not finite; the last good checkpoint is kept.
             Interrupted: after SIGINT or SIGTERM, once a checkpoint is written.
-            Collapsed: where the settings ask to stop then, once a checkpoint is written.
+            Collapsed: where the settings ask to stop then, or to be rescued, once a checkpoint is written.
         """
         per_epoch = len(self.batches)
         if self.state.step == 0:
@@ -123,6 +127,7 @@ class Trainer:
             "settings": self.settings.model_dump(mode="json"),
             "data": list(self.facts),
             **self.state.state_dict(),
+            "monitor": self.monitor.state_dict(),
         }
         if self.fabric.is_global_zero:
             save_checkpoint(self.folder.checkpoint, content)
@@ -138,7 +143,7 @@ class Trainer:
                 nodes, lr = self._step(batch)
                 last = self.state.step % len(self.batches) == 0
                 if last or self.state.step % LOG_EVERY == 0:
-                    self._write_step_row(nodes, lr)
+                    self._write_step_row(nodes, self._read(nodes, batch), lr)
                 # several processes ask each other only now and then, for every question is a message; what
                 # the last step of an epoch leaves is saved with the epoch's own row
                 if last or (self.fabric.world_size > 1 and self.state.step % LOG_EVERY):
@@ -176,19 +181,33 @@ class Trainer:
         state.step += 1
         state.bare_learner.after_step(nodes, state.step / self.steps)
         self._train_probe(nodes, batch.labels)
-        if self.monitor is not None:
-            self.monitor.step(*nodes.z[:2], *nodes.p[:2], loss=nodes.loss)
         self.progress.advance(self.settings.batch_size)
         return nodes, lr
 
+    def _read(self, nodes: Nodes, batch: Batch) -> Reading:
+        """What the monitor sees of a step that is done; the same on all ranks."""
+        learner = self.state.bare_learner
+        with mode(learner, training=False), torch.no_grad(), self.fabric.autocast():
+            z_eval = learner.embed(self.normalise(batch.views[0][:EVALUATED]))[1]
+        online = target = None
+        if isinstance(learner, SiameseLearner) and isinstance(learner.target, EmaTarget):
+            online, target = learner.online, learner.target
+        reading = self.monitor.step(
+            *nodes.z[:2], *nodes.p[:2], loss=nodes.loss, z_eval=z_eval, online=online, target=target,
+            views=batch.views, at=self.state.step,
+        )  # fmt: skip
+        assert reading is not None
+        return reading
+
     def _judge(self) -> None:
-        """Say so when the readings are those of a collapse, and stop if that is asked for."""
-        if self.monitor is None or not self.monitor.readings:
-            return
-        found = self.monitor.verdict()
+        """Say so when the readings are those of a failure, and stop if that is asked for."""
+        found, policy = self.monitor.verdict(), self.settings.on_collapse
         if found.verdict == "healthy":
+            if policy == "rescue" and self.fabric.is_global_zero:
+                copy_file(self.folder.checkpoint, self.folder.healthy)
             return
-        if self.settings.on_collapse == "stop" and found.verdict.endswith("collapse"):
+        stops = policy == "stop" and found.verdict.endswith("collapse")
+        if stops or (policy == "rescue" and self.rescuable(found)):
             raise Collapsed(found, self.state.step)
         log.warning("%s", advice(found))
 
@@ -212,20 +231,21 @@ class Trainer:
         state.probe_optimizer.step()
         state.probe_optimizer.zero_grad(set_to_none=True)
 
-    def _write_step_row(self, nodes: Nodes, lr: float) -> None:
+    def _write_step_row(self, nodes: Nodes, reading: Reading, lr: float) -> None:
         self._check_finite()
         if self.metrics is None:
             return
-        z = nodes.z[0]
+        z = reading.nodes["z"]
         row = {
             "kind": "step",
             "step": self.state.step,
             "epoch": self.state.step / len(self.batches),
             "loss": float(nodes.loss),
-            "std": float(diagnostics.embedding_std(z)),
-            "effective_rank": float(diagnostics.effective_rank(z)),
+            "std": z.get("std", math.nan),
+            "effective_rank": z.get("effective_rank", math.nan),
             "lr": lr,
             "images_per_second": self.progress.measure_rate(),
+            "reading": {"nodes": reading.nodes, "scalars": reading.scalars},
         }
         self.metrics.write(row)
         self.progress.show(row)
