@@ -1,0 +1,103 @@
+"""How the numbers of a trial are made: the one file of the frame that they depend on."""
+
+import importlib
+import logging
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stopgrad.errors import UsageError
+from stopgrad.experiments.schema import Result, Trial
+
+NO_RESULTS = ("seed", "epochs", "images_per_second")
+NODES = ("z", "p", "z_train", "p_train")
+
+
+def run_trial(trial: Trial) -> Result:
+    """Run a trial. The same trial gives the same result, in any process, before or after any other.
+
+    Raises:
+        Exception: whatever the trial raises.
+    """
+    return _exact(trial) if trial.kind == "exact" else _training(trial)
+
+
+def _exact(trial: Trial) -> Result:
+    module, _, name = str(trial.function).rpartition(".")
+    function = getattr(importlib.import_module(f"stopgrad.experiments.exact.{module}"), name, None)
+    if function is None:
+        raise UsageError(f"function: '{trial.function}' does not exist")
+    result = function(**trial.arguments)
+    return Result(_finite(result.numbers), result.series)
+
+
+def _training(trial: Trial) -> Result:
+    from stopgrad.training.folder import RunFolder
+    from stopgrad.training.pretrain import run
+    from stopgrad.training.settings import resolve
+
+    with tempfile.TemporaryDirectory(prefix="stopgrad-trial-") as folder:
+        try:
+            summary = run(resolve(trial.arguments), Path(folder) / "run", show_progress=False)
+            rows = [row for row in RunFolder(Path(folder) / "run").rows() if row["kind"] == "epoch"]
+        finally:
+            _close_logs()
+    return Result(numbers_of(summary), series_of(rows))
+
+
+def numbers_of(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The measures of a run's summary under dotted names, such as ``linear_probe`` and ``z.std``.
+
+    Besides: ``diverged``, and for every node ``z.collapsed`` and ``z.healthy``, each 0 or 1, by
+    `stopgrad.diagnostics.judge`. Settings, and how fast the run was, are left out: they are no results.
+    """
+    from stopgrad import diagnostics
+
+    numbers = {name: value for name, value in _flat(summary) if name not in NO_RESULTS}
+    loss = summary["loss"]
+    numbers["diverged"] = float(summary["verdict"] == "diverged")
+    for node in NODES:
+        if node in summary:
+            verdict, _ = diagnostics.judge({"z": summary[node]}, math.nan if loss is None else loss)
+            numbers[f"{node}.collapsed"] = float("collapse" in verdict)
+            numbers[f"{node}.healthy"] = float(verdict == "healthy")
+    return _finite(numbers)
+
+
+def series_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The epoch rows as columns: ``epoch``, ``loss``, ``knn``, ``z.std``, ``z.spectrum`` and so on."""
+    columns: dict[str, list[Any]] = {}
+    for index, row in enumerate(rows):
+        for name, value in _leaves(row):
+            if name != "kind":
+                columns.setdefault(name, [None] * len(rows))[index] = value
+    return columns
+
+
+def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in _leaves(content):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(value)
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _close_logs() -> None:
+    """The run's log lies in the temporary folder."""
+    logger = logging.getLogger("stopgrad")
+    for handler in list(logger.handlers):
+        if isinstance(handler, logging.FileHandler):
+            logger.removeHandler(handler)
+            handler.close()
