@@ -12,6 +12,10 @@ is attached by hooks to a plain loop over the project's own learner; no run tell
 counts those that end well. What is broken by hand, in the data or the weights, no setting mends: it counts as
 not rescued.
 
+Complete collapse has to be named within 10 % of a run, whose length is half of the recipe's of `digits`.
+The mean over further views without a predictor (`simsiam-eoa`) is no broken run, though its paper has it so:
+with batch normalisation at the end its probe gains 13 points over the untrained encoder in this time.
+
 The halves share no run: they differ in seeds and in which method meets which variation. Broken runs are
 broken from the first step on, so the delay is the step of the first reading from which on the verdict is not
 healthy. Intervals are Wilson's, 95 %.
@@ -45,7 +49,7 @@ from stopgrad.training.optimizer import build_optimizer, set_learning_rate
 from stopgrad.training.settings import RunSettings, resolve
 
 RESULTS = Path(__file__).parent / "results"
-IMAGES, EPOCHS, EVERY = 2048, 12, 4
+IMAGES, EPOCHS, EVERY = 2048, 24, 4
 
 Break = Callable[[Learner], None]
 
@@ -95,7 +99,7 @@ VARIED: tuple[dict[str, Any], ...] = (
 
 def runs(half: str) -> list[Run]:
     """Those of a half, two of each row."""
-    found, turns = [], {"choose": (0, 1), "held-back": (2, 3)}[half]
+    found, turns = [], {"choose": (2, 3), "held-back": (4, 5)}[half]
     for place, name in enumerate(HEALTHY):
         for turn in turns:
             change = VARIED[(place + turn) % len(VARIED)]
@@ -110,8 +114,7 @@ def runs(half: str) -> list[Run]:
         ("complete-collapse", {"method": "simsiam-np", **plain}, ""),
         ("complete-collapse", {"method": "byol-lp", "optimizer": {"weight_decay": 0.3}}, ""),
         ("dimensional-collapse", {"method": "simsiam-np"}, ""),
-        ("dimensional-collapse", {"method": "simsiam-eoa",
-                                  "target": {"kind": "expectation", "views": 4}}, ""),
+        ("dimensional-collapse", {"method": "simsiam-mirror"}, ""),
         ("predictor-collapse", {"method": "simsiam-symmetric-predictor"}, ""),
         # without both parts of the extra gradient it is the symmetric predictor, gradient by gradient
         ("predictor-collapse", {"method": "simsiam-no-extra"}, ""),

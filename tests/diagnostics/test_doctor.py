@@ -133,3 +133,35 @@ def test_a_weight_decay_above_the_bound_is_the_cause_by_the_noise_that_was_measu
     # 1 / (4 (1 + sigma^2)) is 0.15 at sigma^2 = 2 / 3
     assert cause(0.6) is None
     assert "weight decay above" in str(cause(0.7))
+
+
+def test_narrow_vectors_have_a_lower_threshold():
+    def verdict(rank, dim):
+        return examine([Reading(10, {"z": {"std": 0.9, "effective_rank": rank, "dim": dim}})]).verdict
+
+    # a twentieth of the width, between 1.5 and 3.1
+    for dim, threshold in ((1000, 3.1), (62, 3.1), (40, 2.0), (16, 1.5)):
+        assert verdict(threshold + 0.01, dim) == "healthy"
+        assert verdict(threshold - 0.01, dim) == "dimensional-collapse"
+
+
+def growing(*norms):
+    node = {"std": 0.9, "effective_rank": 20.0}
+    return examine(
+        [Reading(4 * i, {"z": {**node, "norm": norm}}, -1.0) for i, norm in enumerate(norms)]
+    ).verdict
+
+
+def test_norms_that_grow_ever_faster_will_overflow_and_those_that_slow_down_may_not():
+    assert growing(1, 1.4, 2.1, 3.6, 8.0) == "nan-ahead"
+    assert growing(1, 2.2, 3.9, 6.1, 8.0) == "healthy"
+
+
+def test_a_loss_that_rises_from_its_lowest_is_no_divergence_before_it_passes_its_start():
+    def verdict(*losses):
+        node = {"std": 0.9, "effective_rank": 20.0}
+        return examine([Reading(4 * i, {"z": node}, loss) for i, loss in enumerate(losses)]).verdict
+
+    low = [-0.1, -0.9, -0.95, -0.95, -0.9]
+    assert verdict(*low, -0.8, -0.7, -0.6, -0.6, -0.6) == "healthy"
+    assert verdict(*low, -0.5, 0.2, 0.5, 0.6, 0.6) == "diverged"

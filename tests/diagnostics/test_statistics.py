@@ -46,6 +46,7 @@ def expected(x):
     norms = x.norm(dim=1)
     return {
         "count": len(x),
+        "dim": x.shape[1],
         "finite": 1.0,
         "zero_rows": float((norms == 0).double().mean()),
         "norm": float(norms.mean()),
@@ -142,7 +143,7 @@ def test_one_row_zero_rows_and_none():
     none = of(torch.ones(0, 3)).compute()
     assert none["count"] == 0
     assert none["spectrum"] == []
-    assert all(math.isnan(v) for k, v in none.items() if k not in ("count", "spectrum"))
+    assert all(math.isnan(v) for k, v in none.items() if k not in ("count", "dim", "spectrum"))
     assert none.keys() == one.keys()
 
 

@@ -69,7 +69,7 @@ def test_the_course_of_a_run_is_that_of_its_readings(run):
 
 
 def test_the_page_of_vectors_shows_spectrum_and_thresholds(tmp_path, rng):
-    np.save(tmp_path / "x.npy", rng.normal(size=(500, 3)) @ rng.normal(size=(3, 40)))
+    np.save(tmp_path / "x.npy", rng.normal(size=(500, 3)) @ rng.normal(size=(3, 128)))
     found = diagnose(tmp_path / "x.npy", plot=tmp_path / "x.html")
     text = (tmp_path / "x.html").read_text()
     bars, spectrum = figures_of(text)

@@ -36,6 +36,8 @@ LEAK, SETTLED = 3.0, 50
 GROWING, GROWTH = 4, 1.3
 # log10 of the largest norm whose square is still finite in single precision
 OVERFLOW = 19.0
+# log10 of the growth in one reading that, growing itself, cannot last
+RUNAWAY = 0.3
 # Spread of the loss, relative to its size, that counts as none, and that at ln K, over so many readings
 CONSTANT, UNIFORM, CONSTANT_OVER = 1e-6, 1e-3, 5
 # A loss above its start by this share of the range it had before is on its way out
@@ -142,15 +144,11 @@ def _rising(readings: Sequence[Reading], i: int) -> list[Evidence]:
     if len(losses) < 8:
         return []
     quarter = len(losses) // 4
-    start, end = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
+    start, end = losses[0], sum(losses[-quarter:]) / quarter
     fallen = start - min(losses)
     threshold = start + max(RISEN * fallen, 0.05 * abs(start))
     says = "the loss ends above where it began"
     return [Evidence("loss", "loss", end, threshold, False, says)] if end > threshold else []
-
-
-def _diverged(readings: Sequence[Reading], i: int) -> list[Evidence]:
-    return _not_finite(readings, i) or _rising(readings, i)
 
 
 def _identical(readings: Sequence[Reading], i: int) -> list[Evidence]:
@@ -206,14 +204,20 @@ def both_modes(reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _nan_ahead(readings: Sequence[Reading], i: int) -> list[Evidence]:
-    """Norms that have grown by a factor at every reading and, going on so for as long again, overflow."""
+    """Norms that have grown by a factor at every reading, and ever faster or so that they overflow in the end.
+
+    In the end: going on so for as long as the run has been.
+    """
     if i < GROWING:
         return []
     norms = [measure_of(r, "z", "norm") for r in readings[i - GROWING : i + 1]]
     if not all(0 < a < b / GROWTH for a, b in pairwise(norms)):
         return []
-    per_reading = math.log10(norms[-1] / norms[0]) / GROWING
-    expected = math.log10(norms[-1]) + per_reading * (i + 1)
+    growth = [math.log10(b / a) for a, b in pairwise(norms)]
+    if all(a < b for a, b in pairwise(growth)) and growth[-1] > RUNAWAY:
+        says = "norms grow by a factor at every reading, and ever faster"
+        return _above("log10_growth", "z", growth[-1], RUNAWAY, says)
+    expected = math.log10(norms[-1]) + sum(growth) / GROWING * (i + 1)
     return _above("log10_norm", "z", expected, OVERFLOW, "norms grow by a factor at every reading")
 
 
@@ -279,13 +283,14 @@ def _sign(reading: Reading) -> Fingerprint | None:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("diverged", _diverged),
+    Rule("diverged", _not_finite),
+    Rule("nan-ahead", _nan_ahead),
+    Rule("diverged", _rising),
     Rule("identical-views", _identical),
     Rule("target-leak", _leak),
     Rule("frozen-target", _frozen, readings=2),
     Rule("dead-projector", _dead),
     Rule("normalisation-leak", _normalisation, readings=2),
-    Rule("nan-ahead", _nan_ahead),
     Rule("complete-collapse", _complete),
     Rule("dimensional-collapse", _dimensional),
     Rule("predictor-collapse", _predictor_side),

@@ -105,6 +105,12 @@ def _foretold(readings: Sequence[Reading], i: int) -> float | None:
     return math.log10(norms[-1]) + per_reading * (i + 1)
 
 
+def _growth(readings: Sequence[Reading], i: int) -> float | None:
+    """log10 of the factor between the norms of z at two readings."""
+    before, now = (measure_of(r, "z", "norm") for r in (readings[max(i - 1, 0)], readings[i]))
+    return math.log10(now / before) if i > 0 and 0 < before < math.inf and 0 < now < math.inf else None
+
+
 def _loss_spread(readings: Sequence[Reading], i: int) -> float | None:
     """Range of the last losses over the size of the last one, or over 1 where that is smaller."""
     losses = [r.loss for r in readings[max(0, i + 1 - CONSTANT_OVER) : i + 1] if r.loss is not None]
@@ -117,5 +123,6 @@ DERIVED: dict[str, Callable[[Sequence[Reading], int], float | None]] = {
     "std_ratio": _ratio("std"),
     "effective_rank_ratio": _ratio("effective_rank"),
     "log10_norm": _foretold,
+    "log10_growth": _growth,
     "loss_spread": _loss_spread,
 }

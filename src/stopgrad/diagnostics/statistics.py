@@ -91,7 +91,7 @@ class VectorStatistics:
     def compute(self) -> dict[str, float | list[float]]:
         """The measures of all rows seen so far.
 
-        Of all rows: ``count`` and ``finite``, the share that is. Of the finite ones: ``zero_rows``, the share
+        ``dim``, their width. Of all rows: ``count`` and ``finite``, the share that is. Of the finite ones: ``zero_rows``, the share
         of zeros; ``norm``, the mean norm; ``raw_std``, the mean over dimensions of the standard deviation of
         raw rows (division by N); and by the functions of that name ``std`` (`embedding_std`), ``m_o``
         (`center_norm`), ``m_r`` (`residual_norm`), ``effective_rank``, ``rankme``, ``participation_ratio``,
@@ -105,6 +105,7 @@ class VectorStatistics:
         count = self._raw.count
         measures: dict[str, float | list[float]] = {
             "count": int(seen),
+            "dim": self.dim,
             "finite": count / seen if seen else math.nan,
             **dict.fromkeys(MEASURES, math.nan),
             "spectrum": [],

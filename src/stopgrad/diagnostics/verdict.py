@@ -13,6 +13,13 @@ SpreadVerdict = Literal["healthy", "complete-collapse", "dimensional-collapse", 
 # equal directions are too few.
 STD_COLLAPSED = 0.05
 RANK_COLLAPSED = 3.1
+# In narrow vectors healthy ranks are smaller too: this share of the width, but not below the least
+SHARE_COLLAPSED, LEAST_RANK = 1 / 20, 1.5
+
+
+def rank_threshold(dim: float) -> float:
+    """The effective rank below which vectors of width ``dim`` have collapsed; 3.1 from a width of 62 on."""
+    return min(RANK_COLLAPSED, max(LEAST_RANK, SHARE_COLLAPSED * dim))
 
 
 def judge(vectors: Mapping[str, Mapping[str, Any]], loss: float) -> tuple[SpreadVerdict, list[Evidence]]:
@@ -23,13 +30,14 @@ def judge(vectors: Mapping[str, Mapping[str, Any]], loss: float) -> tuple[Spread
     collapse when it varies along a few directions only.
 
     Args:
-        vectors: measures of "z", and of "p" where there is a predictor: ``std`` and ``effective_rank``.
+        vectors: measures of "z", and of "p" where there is a predictor: ``std``, ``effective_rank``, and
+            ``dim`` where the vectors may be narrow.
         loss: the training loss at the end.
     """
     evidence = []
     for of, measures in vectors.items():
         evidence.append(_std_evidence(of, measures["std"]))
-        evidence.append(_rank_evidence(of, measures["effective_rank"]))
+        evidence.append(_rank_evidence(of, measures["effective_rank"], measures.get("dim", math.inf)))
     if not all(math.isfinite(number) for number in (loss, *(e.value for e in evidence))):
         return "diverged", evidence
     of_z = {e.measure: e.below for e in evidence if e.of == "z"}
@@ -46,7 +54,8 @@ def _std_evidence(of: str, value: float) -> Evidence:
     return Evidence("std", of, value, STD_COLLAPSED, below, says)
 
 
-def _rank_evidence(of: str, value: float) -> Evidence:
-    below = value < RANK_COLLAPSED
+def _rank_evidence(of: str, value: float, dim: float) -> Evidence:
+    threshold = rank_threshold(dim)
+    below = value < threshold
     says = f"{of} varies along a few directions only" if below else f"{of} uses many directions"
-    return Evidence("effective_rank", of, value, RANK_COLLAPSED, below, says)
+    return Evidence("effective_rank", of, value, threshold, below, says)

@@ -91,12 +91,13 @@ def materialise(part: Part, count: int, size: int) -> ArrayPart:
 def measure(vectors: Tensor, first: Tensor, second: Tensor) -> dict[str, float | list[float]]:
     """The measures of one node: of plain images ``vectors`` (N, D), and of their two views (N, D) each.
 
-    Keys: std, uniformity, alignment, effective_rank, m_o, m_r, spectrum (shares of variance, at most 128).
-    All are NaN, and the spectrum is empty, when a vector is not finite.
+    Keys: dim (D), std, uniformity, alignment, effective_rank, m_o, m_r, spectrum (shares of variance, at most
+    128). All but D are NaN, and the spectrum is empty, when a vector is not finite.
     """
+    dim = vectors.shape[1]
     names = ("std", "uniformity", "alignment", "effective_rank", "m_o", "m_r")
     if not all(bool(torch.isfinite(x).all()) for x in (vectors, first, second)):
-        return {**dict.fromkeys(names, math.nan), "spectrum": []}
+        return {"dim": dim, **dict.fromkeys(names, math.nan), "spectrum": []}
     values = (
         diagnostics.embedding_std(vectors),
         diagnostics.uniformity(vectors),
@@ -106,7 +107,8 @@ def measure(vectors: Tensor, first: Tensor, second: Tensor) -> dict[str, float |
         diagnostics.residual_norm(vectors),
     )
     spectrum = diagnostics.spectrum(vectors, SPECTRUM_KEPT).tolist()
-    return {**{name: float(value) for name, value in zip(names, values, strict=True)}, "spectrum": spectrum}
+    measures = {name: float(value) for name, value in zip(names, values, strict=True)}
+    return {"dim": dim, **measures, "spectrum": spectrum}
 
 
 def measure_learner(
