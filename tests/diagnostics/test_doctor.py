@@ -147,9 +147,8 @@ def test_narrow_vectors_have_a_lower_threshold():
 
 def growing(*norms):
     node = {"std": 0.9, "effective_rank": 20.0}
-    return examine(
-        [Reading(4 * i, {"z": {**node, "norm": norm}}, -1.0) for i, norm in enumerate(norms)]
-    ).verdict
+    readings = [Reading(4 * i, {"z": {**node, "norm": norm}}) for i, norm in enumerate(norms)]
+    return examine(readings).verdict
 
 
 def test_norms_that_grow_ever_faster_will_overflow_and_those_that_slow_down_may_not():
