@@ -125,7 +125,7 @@ def test_euclidean_rates_of_clean_views_are_those_of_the_paper():
     assert np.allclose(euclidean_rates(z, lam, "no-predictor", sigma2_query=0.3), -0.3 * z)
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 7])
+@pytest.mark.parametrize("m", [1, 2, 3, 7, 32])
 @pytest.mark.parametrize(("q", "k"), [(0.0, 0.0), (0.3, 0.1), (4.0, 9.0)])
 def test_expected_cosine_of_equal_modes_in_closed_form(m, q, k):
     rho = 1 / math.sqrt((1 + q) * (1 + k))

@@ -53,9 +53,10 @@ Spectrum = Callable[[np.ndarray], np.ndarray]
 """Eigenvalues s of the correlation -> eigenvalues lam of the predictor."""
 
 # The cosine's integral: the trapezoidal rule in asinh of either variable. The integrands are analytic in a
-# strip of half width pi / 2, so that its error falls as exp(-pi^2 / STEP); with these nodes it is below 1e-13
-# while at least three modes are alive, 1e-10 for one.
-STEP, NODES = 0.25, 97
+# strip of half width pi / 2, so that its error falls as exp(-pi^2 / step); with M equal modes they narrow as
+# 1 / sqrt(M), and the step with them. Up to END the error is below 1e-13 while at least three modes are alive,
+# 1e-10 for one.
+STEP, END = 0.25, 24.0
 
 
 def power(exponent: float = 1.0, eps: float = 0.0) -> Spectrum:
@@ -195,8 +196,9 @@ def expected_cosine(
 def _expected_cosine(s: np.ndarray, lam: np.ndarray, q: float, k: float) -> ExpectedCosine:
     # In units of the largest standard deviations, so that the nodes fit any scale
     scale_p, scale_z = np.sqrt((lam**2 * s).max() * (1 + q)), np.sqrt(s.max() * (1 + k))
-    nodes = STEP * np.arange(NODES)
-    weights = STEP * np.cosh(nodes)
+    step = STEP / max(1.0, np.sqrt(len(s) / 4))
+    nodes = step * np.arange(int(END / step) + 1)
+    weights = step * np.cosh(nodes)
     weights[0] /= 2
     square = np.sinh(nodes) ** 2
     p = np.multiply.outer(lam**2 * s * (1 + q) / scale_p**2, square)[:, :, None]
