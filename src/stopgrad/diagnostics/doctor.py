@@ -204,9 +204,8 @@ def both_modes(reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _nan_ahead(readings: Sequence[Reading], i: int) -> list[Evidence]:
-    """Norms that have grown by a factor at every reading, and ever faster or so that they overflow in the end.
-
-    In the end: going on so for as long as the run has been.
+    """Norms that have grown by a factor at every reading, and ever faster, or so that they overflow when they
+    go on so for as long as the run has been.
     """
     if i < GROWING:
         return []

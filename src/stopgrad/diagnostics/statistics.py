@@ -91,10 +91,11 @@ class VectorStatistics:
     def compute(self) -> dict[str, float | list[float]]:
         """The measures of all rows seen so far.
 
-        ``dim``, their width. Of all rows: ``count`` and ``finite``, the share that is. Of the finite ones: ``zero_rows``, the share
-        of zeros; ``norm``, the mean norm; ``raw_std``, the mean over dimensions of the standard deviation of
-        raw rows (division by N); and by the functions of that name ``std`` (`embedding_std`), ``m_o``
-        (`center_norm`), ``m_r`` (`residual_norm`), ``effective_rank``, ``rankme``, ``participation_ratio``,
+        Of all rows: ``count``, ``dim``, their width, and ``finite``, the share that is. Of the finite ones:
+        ``zero_rows``, the share of zeros; ``norm``, the mean norm; ``raw_std``, the mean over dimensions of
+        the standard deviation of raw rows (division by N); and by the functions of that name ``std``
+        (`embedding_std`), ``m_o`` (`center_norm`), ``m_r`` (`residual_norm`), ``effective_rank``,
+        ``rankme``, ``participation_ratio``,
         ``alpha_req``, ``off_diagonal_covariance``, ``uniformity`` and ``spectrum`` (a list, at most 128).
         ``uniformity`` is an estimate when there are more than 1024 rows: it is that of a sample of 1024.
 

@@ -5,6 +5,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,9 @@ def _training(trial: Trial) -> Result:
     from stopgrad.training.pretrain import run
     from stopgrad.training.settings import resolve
 
-    with tempfile.TemporaryDirectory(prefix="stopgrad-trial-") as folder:
-        try:
-            summary = run(resolve(trial.arguments), Path(folder) / "run", show_progress=False)
-            rows = [row for row in RunFolder(Path(folder) / "run").rows() if row["kind"] == "epoch"]
-        finally:
-            _close_logs()
+    with temporary_run() as folder:
+        summary = run(resolve(trial.arguments), folder, show_progress=False)
+        rows = [row for row in RunFolder(folder).rows() if row["kind"] == "epoch"]
     return Result(numbers_of(summary), series_of(rows))
 
 
@@ -94,8 +92,17 @@ def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
+@contextmanager
+def temporary_run() -> Iterator[Path]:
+    """A folder for a run of which only numbers are kept; the run's log, which lies in it, is closed."""
+    with tempfile.TemporaryDirectory(prefix="stopgrad-trial-") as folder:
+        try:
+            yield Path(folder) / "run"
+        finally:
+            _close_logs()
+
+
 def _close_logs() -> None:
-    """The run's log lies in the temporary folder."""
     logger = logging.getLogger("stopgrad")
     for handler in list(logger.handlers):
         if isinstance(handler, logging.FileHandler):

@@ -54,8 +54,8 @@ Spectrum = Callable[[np.ndarray], np.ndarray]
 
 # The cosine's integral: the trapezoidal rule in asinh of either variable. The integrands are analytic in a
 # strip of half width pi / 2, so that its error falls as exp(-pi^2 / step); with M equal modes they narrow as
-# 1 / sqrt(M), and the step with them. Up to END the error is below 1e-13 while at least three modes are alive,
-# 1e-10 for one.
+# 1 / sqrt(M), and the step with them. Up to END the error is below 1e-13 while at least three modes are
+# alive, 1e-10 for one.
 STEP, END = 0.25, 24.0
 
 

@@ -1,8 +1,10 @@
 """The ledger's experiments, one file a paper: literals only."""
 
-from stopgrad.experiments.papers import tian2021
+from stopgrad.experiments.papers import halvagal2023, raft2021, tian2021, zhang2022
 from stopgrad.experiments.schema import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.id: experiment for paper in (tian2021,) for experiment in paper.EXPERIMENTS
+    experiment.id: experiment
+    for paper in (halvagal2023, raft2021, tian2021, zhang2022)
+    for experiment in paper.EXPERIMENTS
 }
