@@ -5,8 +5,10 @@
     python benchmarks/doctor.py --half held-back --rescue --write   # benchmarks/results/rescue.md and .json
 
 A broken run is broken on purpose, so that its class is known; a healthy one is a method of the catalogue that
-its paper trains without collapse. Both vary in method, seed, batch size, learning rate and width. The monitor
-is attached by hooks to a plain loop over the project's own learner; no run tells it anything else.
+its paper trains without collapse, and whose linear probe (validation images) does not end below the untrained
+encoder's: those that do are listed, and count neither as healthy nor as broken. Both vary in method, seed,
+batch size, learning rate and width. The monitor is attached by hooks to a plain loop over the project's own
+learner; no run tells it anything else.
 
 `--rescue` trains the broken runs of the half with `stopgrad pretrain --on-collapse rescue` and without, and
 counts those that end well. What is broken by hand, in the data or the weights, no setting mends: it counts as
@@ -29,18 +31,20 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stopgrad.data.batches import Batches
-from stopgrad.data.sources import ArrayPart, load_dataset
+from stopgrad.data.sources import ArrayPart, Dataset, Part, load_dataset
 from stopgrad.diagnostics import examine
 from stopgrad.diagnostics.monitor import Monitor
+from stopgrad.evaluation.linear import linear_probe
+from stopgrad.evaluation.measures import mode
 from stopgrad.method import Learner
 from stopgrad.postmortem.diagnose import diagnose
 from stopgrad.training import pretrain
@@ -81,6 +85,13 @@ class Outcome:
     final_rank: float
     delay: int | None
     steps: int
+    probe: float | None = None
+    untrained: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a run that should be healthy ended worse than it began."""
+        return self.probe is not None and self.untrained is not None and self.probe < self.untrained
 
 
 HEALTHY = (
@@ -99,7 +110,7 @@ VARIED: tuple[dict[str, Any], ...] = (
 
 def runs(half: str) -> list[Run]:
     """Those of a half, two of each row."""
-    found, turns = [], {"choose": (2, 3), "held-back": (4, 5)}[half]
+    found, turns = [], {"choose": (2, 3), "held-back": (6, 7)}[half]
     for place, name in enumerate(HEALTHY):
         for turn in turns:
             change = VARIED[(place + turn) % len(VARIED)]
@@ -162,9 +173,24 @@ def judge(run: Run) -> Outcome:
     dataset = load_dataset(settings.data)
     learner = build_learner(settings, DataFacts.of(dataset)).train()
     BREAKS.get(run.broken, lambda _: None)(learner)
+    untrained = probe(learner, dataset) if run.verdict == "healthy" else None
     monitor = Monitor(every=EVERY).attach(learner, **names(learner))
     steps = train(run, settings, learner, dataset.train, monitor)
-    return outcome(run, monitor, steps)
+    found = outcome(run, monitor, steps)
+    return found if untrained is None else replace(found, probe=probe(learner, dataset), untrained=untrained)
+
+
+def probe(learner: Learner, dataset: Dataset) -> float:
+    """Linear probe of the encoder on validation images, fitted on the training images, in [0, 1]."""
+
+    @torch.no_grad()
+    def features(part: Part) -> Tensor:
+        assert isinstance(part, ArrayPart)
+        return learner.encoder(part.images / 255)
+
+    with mode(learner, training=False):
+        fit, val = features(dataset.probe), features(dataset.val)
+    return linear_probe(fit, dataset.probe.labels, val, dataset.val.labels).accuracy
 
 
 def names(learner: Learner) -> dict[str, Any]:
@@ -311,7 +337,8 @@ def share(hits: int, n: int) -> str:
 def page(outcomes: list[Outcome], half: str) -> Iterator[str]:
     """The figures, then every run."""
     broken = [o for o in outcomes if o.verdict != "healthy"]
-    healthy = [o for o in outcomes if o.verdict == "healthy"]
+    healthy = [o for o in outcomes if o.verdict == "healthy" and not o.failed]
+    failed = [o for o in outcomes if o.failed]
     yield f"# The doctor, judged on runs whose class is known: half `{half}`\n"
     yield f"`python benchmarks/doctor.py --half {half}`, {platform.machine()}, torch {torch.__version__}.\n"
     yield "| | target | found |\n|---|---|---|"
@@ -325,18 +352,25 @@ def page(outcomes: list[Outcome], half: str) -> Iterator[str]:
     )  # fmt: skip
     for what, target, hits in rows:
         yield f"| {what} | {target} | {share(sum(hits), len(hits))} |"
-    yield ""
+    named = sum(o.found != "healthy" for o in failed)
+    yield (
+        f"\n{len(failed)} further runs were to be healthy, but their probe ended below the untrained "
+        f"encoder's; the doctor found fault with {named} of them.\n"
+    )
     yield "| class | runs | right class | delay, steps: median (min..max) |\n|---|---|---|---|"
     for verdict in dict.fromkeys(o.verdict for o in broken):
         own = [o for o in broken if o.verdict == verdict]
         delays = [o.delay for o in own if o.delay is not None]
         span = f"{median(delays):g} ({min(delays)}..{max(delays)})" if delays else "-"
         yield f"| {verdict} | {len(own)} | {share(sum(o.found == verdict for o in own), len(own))} | {span} |"
-    yield "\n| run | class | verdict | delay | std | rank |\n|---|---|---|---|---|---|"
+    yield "\n| run | class | verdict | delay | std | rank | probe, % | untrained |\n" + "|---" * 8 + "|"
     for o in outcomes:
         mark = o.found if o.found == o.verdict else f"**{o.found}**"
         delay = "-" if o.delay is None else f"{o.delay}/{o.steps}"
-        yield f"| {o.run} | {o.verdict} | {mark} | {delay} | {o.final_std:.3f} | {o.final_rank:.1f} |"
+        verdict = "failed" if o.failed else o.verdict
+        probes = ["" if x is None else f"{100 * x:.1f}" for x in (o.probe, o.untrained)]
+        last = f"{o.final_std:.3f} | {o.final_rank:.1f} | {probes[0]} | {probes[1]}"
+        yield f"| {o.run} | {verdict} | {mark} | {delay} | {last} |"
 
 
 def main() -> None:
