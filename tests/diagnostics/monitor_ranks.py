@@ -191,6 +191,7 @@ def main(out, rank):
     dist.init_process_group("gloo", init_method=f"file://{out.resolve()}/store", rank=rank, world_size=2)
     results = {name: run(out) for name, run in JOINT.items()} | {name: run() for name, run in RANKS.items()}
     (out / f"{rank}.json").write_text(json.dumps(results))
+    dist.barrier()  # neither leaves while the other still talks to it
     dist.destroy_process_group()
 
 

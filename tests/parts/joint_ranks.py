@@ -60,6 +60,7 @@ def main(rank: int, folder: Path) -> None:
         "graph": joint(torch.ones(1, 1)).requires_grad,
     }
     torch.save(found, folder / f"{rank}.pt")
+    dist.barrier()  # neither leaves while the other still talks to it
     dist.destroy_process_group()
 
 

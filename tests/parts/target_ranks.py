@@ -37,6 +37,7 @@ def state(name: str, part: slice) -> dict[str, Tensor]:
 def main(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.save({name: state(name, PARTS[rank]) for name in TARGETS}, folder / f"{rank}.pt")
+    dist.barrier()  # neither leaves while the other still talks to it
     dist.destroy_process_group()
 
 

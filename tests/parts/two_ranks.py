@@ -36,6 +36,7 @@ def main(table: Path, out: Path) -> None:
     rows = json.loads(table.read_text())
     states = [[state(row, PARTS[rank], dtype) for row in rows] for dtype in (torch.float64, torch.float32)]
     torch.save(states, out / f"{rank}.pt")
+    dist.barrier()  # neither leaves while the other still talks to it
     dist.destroy_process_group()
 
 
