@@ -174,7 +174,6 @@ def test_a_row_reports_numbers_beside_the_papers(ran, store, experiment):
 
 @pytest.mark.slow
 def test_two_ray_workers_give_the_same_bits_as_two_processes(tmp_path, experiment):
-    pytest.importorskip("ray")
     jobs = runner.plan(
         [experiment(), experiment(id="tian2021-bad", arms=(Arm("free", {"c": "free", "t_end": -1}),))]
     )

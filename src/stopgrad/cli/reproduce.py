@@ -58,7 +58,7 @@ def reproduce(
     results = Store(store or DEFAULT)
     planned = runner.plan(chosen, seeds, quick)
     with _watch(chosen, quiet) as tell:
-        done = runner.run(planned, results, at_once=jobs, executor=executor, tell=tell)  # type: ignore[arg-type]
+        done = runner.run(planned, results, at_once=jobs, executor=executor, tell=tell)
     rows = ledger.rows(chosen, results, seeds=seeds, quick=quick)
     counts = {
         "trials": len(planned),

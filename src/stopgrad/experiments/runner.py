@@ -14,14 +14,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from stopgrad.errors import UsageError, require, unknown
 from stopgrad.experiments.schema import Experiment, Result, Trial
 from stopgrad.experiments.store import THREADS, Store
 from stopgrad.experiments.trials import run_trial
-
-ExecutorName = Literal["processes", "ray"]
 
 
 @dataclass
@@ -102,7 +100,7 @@ def run(
     store: Store,
     *,
     at_once: int = 1,
-    executor: ExecutorName = "processes",
+    executor: str = "processes",
     tell: Callable[[Progress, str], None] = lambda progress, identity: None,
 ) -> Progress:
     """Run the trials that the store does not hold, and put them there as each one ends.
@@ -113,7 +111,7 @@ def run(
         jobs: by identity, in the order in which to start (see `plan`).
         store: where finished trials are, and go.
         at_once: trials at a time, >= 1.
-        executor: where they run.
+        executor: where they run, a key of `EXECUTORS`.
         tell: called after each trial that ended, with its identity.
 
     Raises:

@@ -19,6 +19,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
     Rounded products would lose the small eigenvalues of a correlation, and a square root by products
     multiplies their errors a thousandfold.
     """
+    # the stubs of torch lack the second
     backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:

@@ -19,7 +19,7 @@ Shapes: N pairs, D dimensions; rows (N, D). W (m, m), theta (m, n), A and B (n, 
 """
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -63,7 +63,10 @@ def bound_constant(a: float, b: float) -> float:
     return 1 / reals("a", a, POSITIVE).item() + 1 / reals("b", b, POSITIVE).item()
 
 
-def negated(predictor: nn.Module) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def negated(predictor: Network) -> Network:
     """A copy whose output has the other sign, by negating weight and bias of the linear layer it ends in.
 
     Raises:

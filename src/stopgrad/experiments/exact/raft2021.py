@@ -71,7 +71,7 @@ def correspondence(predictor: Mapping[str, Any], b: float = 1.0, steps: int = 50
         other = copy.deepcopy(learner)
         other.method = _method("raft", predictor, b)
         if predictor["kind"] != "identity":
-            other.predictor = raft.negated(other.predictor)  # type: ignore[assignment]
+            other.predictor = raft.negated(other.predictor)
         tangential_error = _tangential_error(learner)
         before = _online(learner)
         optimizers = [torch.optim.Adam(x.parameters(), lr=2e-3) for x in (learner, other)]
