@@ -37,11 +37,14 @@ def test_a_diverged_run_is_neither():
         assert "z.std" not in numbers
 
 
-def test_rows_are_columns_with_gaps():
+def test_evaluated_rows_are_columns_of_few_digits():
     rows = [
-        {"kind": "epoch", "epoch": 0, "loss": None, "z": {"std": 0.5, "spectrum": [1.0, 0.0]}},
+        {"kind": "epoch", "epoch": 0, "loss": None, "knn": 0.25, "z": {"std": 0.5, "spectrum": [1 / 3, 0.0]}},
         {"kind": "epoch", "epoch": 1, "loss": -0.5},
-    ]
+        {"kind": "epoch", "epoch": 2, "loss": -0.123456789, "z": {"std": math.nan, "spectrum": [2e-7, 1.0]},
+         "z_train": {"std": 0.5}},
+    ]  # fmt: skip
     assert series_of(rows) == {
-        "epoch": [0, 1], "loss": [None, -0.5], "z.std": [0.5, None], "z.spectrum": [[1.0, 0.0], None]
+        "epoch": [0, 2], "loss": [None, -0.12346], "knn": [0.25, None], "z.std": [0.5, None],
+        "z.spectrum": [[0.33333, 0.0], [2e-7, 1.0]],
     }  # fmt: skip

@@ -116,7 +116,7 @@ class Store:
             result,
         )
         path = self.path(trial)
-        write_text(path, to_json(asdict(record), indent=1) + "\n")
+        write_text(path, to_json(asdict(record)) + "\n")
         return path
 
     def latest(self, trial: Trial) -> Record | None:

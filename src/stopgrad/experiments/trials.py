@@ -14,6 +14,8 @@ from stopgrad.experiments.schema import Result, Trial
 
 NO_RESULTS = ("seed", "epochs", "images_per_second")
 NODES = ("z", "p", "z_train", "p_train")
+SERIES_DIGITS = 5
+"""Significant digits of a series: the figures need no more, and the store is kept under version control."""
 
 
 def run_trial(trial: Trial) -> Result:
@@ -65,13 +67,25 @@ def numbers_of(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def series_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The epoch rows as columns: ``epoch``, ``loss``, ``knn``, ``z.std``, ``z.spectrum`` and so on."""
+    """The evaluated epoch rows as columns: ``epoch``, ``loss``, ``knn``, ``z.std``, ``z.spectrum`` and so on.
+
+    Batch normalisation is in evaluation mode. Values have `SERIES_DIGITS` significant digits.
+    """
+    evaluated = [row for row in rows if "z" in row]
     columns: dict[str, list[Any]] = {}
-    for index, row in enumerate(rows):
+    for index, row in enumerate(evaluated):
         for name, value in _leaves(row):
-            if name != "kind":
-                columns.setdefault(name, [None] * len(rows))[index] = value
+            if name != "kind" and name.partition(".")[0] not in ("z_train", "p_train"):
+                columns.setdefault(name, [None] * len(evaluated))[index] = _rounded(value)
     return columns
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.{SERIES_DIGITS}g}") if math.isfinite(value) else None
+    return value
 
 
 def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
