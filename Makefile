@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCK := $(shell cat constraints.txt pyproject.toml | cksum | tr -d ' ')
 READY := .venv/.ready-$(LOCK)
 
-.PHONY: demo test test-slow test-search check format results bench clean
+.PHONY: demo test test-slow test-search check format results ledger bench clean
 
 demo: $(READY)
 	$(BIN)/python -m stopgrad.experiments.demo
@@ -34,6 +34,11 @@ format: $(READY)
 # docs/results/main-job.md: every method of the main job on five seeds (about an hour on two cores)
 results: $(READY)
 	$(BIN)/python -m stopgrad.experiments.main_job --write
+
+# docs/results/ledger.md and .html from the trials in results/ledger, those that are missing being run first
+ledger: $(READY)
+	$(BIN)/stopgrad reproduce all --jobs 2
+	$(BIN)/python -m stopgrad.experiments.page --write
 
 # side by side with lightly, torchvision and kornia, installed here for the purpose
 bench: $(READY)

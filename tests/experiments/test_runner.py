@@ -6,15 +6,16 @@ import pytest
 
 from stopgrad.errors import UsageError
 from stopgrad.experiments import ledger, runner
-from stopgrad.experiments.rules import FAILS, HOLDS, Always
-from stopgrad.experiments.schema import Arm, Trial
+from stopgrad.experiments.rules import FAILS, HOLDS, Always, Greater
+from stopgrad.experiments.schema import DIGITS, Arm, Result, Trial, control
 from stopgrad.experiments.store import Store
+from stopgrad.training import results
 
 
 def contents(store):
-    """Everything but when and how long, by file."""
+    """Everything but when, how long and in how much memory, by file."""
     found = {path.name: json.loads(path.read_text()) for path in store.folder.glob("*.json")}
-    return {name: {**c, "seconds": 0, "finished": 0} for name, c in found.items()}
+    return {name: {**c, "seconds": 0, "finished": 0, "peak_gib": 0} for name, c in found.items()}
 
 
 def test_a_trial_of_two_experiments_is_run_once(ran, store, experiment):
@@ -94,6 +95,38 @@ def test_the_longest_start_first(experiment):
     ]  # fmt: skip
 
 
+def test_the_untrained_encoder_of_a_seed_is_measured_once_for_all(store, experiment):
+    def trained(name, **changes):
+        arms = (Arm("a", {"method": "byol-lp"}), Arm("b", {"method": "simsiam"}))
+        fields = {"function": None, "base": DIGITS, "arms": arms, "rule": Greater("a", "b", "knn")}
+        return experiment(id=f"tian2021-{name}", **fields | changes)
+
+    both = [trained("one", seeds=(1, 2)), trained("two", seeds=(2, 3)), experiment()]
+    assert {job.trial.arguments["seed"]: job.experiments for job in controls(runner.plan(both))} == {
+        1: {"tian2021-one"}, 2: {"tian2021-one", "tian2021-two"}, 3: {"tian2021-two"},
+    }  # fmt: skip
+    quick = controls(runner.plan(both, quick=True))
+    limit = both[0].trials(quick=True)["a"][1].spec["settings"]["data"]["limit"]
+    assert [(job.trial.arguments["seed"], job.trial.arguments["limit"]) for job in quick] == [
+        (1, limit), (2, limit),
+    ]  # fmt: skip
+    elsewhere = trained("three", seeds=(1,), base={"data": {"name": "cifar10"}})
+    assert controls(runner.plan([elsewhere])) == []
+    # no verdict waits for it
+    store.put(control(1), Result({"knn": 0.5}), 1.0)
+    row = ledger.row(both[0], store)
+    assert (row.missing, row.control.keys()) == (4, {1})
+    for of_seed in both[0].trials().values():
+        for trial in of_seed.values():
+            store.put(trial, Result({"knn": 0.5}), 1.0)
+    row = ledger.row(both[0], store)
+    assert (row.missing, row.verdict.outcome, row.control.keys()) == (0, FAILS, {1})
+
+
+def controls(jobs):
+    return [job for job in jobs.values() if job.trial.function == "control.untrained"]
+
+
 def test_the_time_that_is_left_follows_what_trials_took():
     jobs = {str(i): runner.Job(Trial("exact", {"i": i}, "f"), "f", {"e"}, 2.0) for i in range(5)}
     progress = runner.Progress(jobs, reused={"0"}, at_once=2)
@@ -129,9 +162,13 @@ def test_one_process_and_two_give_the_same_bits_and_failures_stop_neither(tmp_pa
         progress = runner.run(jobs, stores[-1], at_once=count)
         assert list(progress.failed) == ["tian2021-example bad"]
     one, two = map(contents, stores)
-    assert len(one) == 3
+    assert len(one) == 5  # with the untrained encoder and what theory predicts
     assert one == two
+    peaks = [json.loads(path.read_text())["peak_gib"] for path in stores[0].folder.glob("*.json")]
+    assert all(0.05 < peak < 16 for peak in peaks)
     row = ledger.row(trained, stores[0])
+    assert row.control[1].result.numbers.keys() == set(results.PROBES)
+    assert row.to_dict()["untrained"]["knn"]["mean"] == row.control[1].result.numbers["knn"]
     assert row.verdict.outcome == HOLDS
     first = row.records["free"][1].result
     assert {"linear_probe", "z.std", "p.effective_rank", "z.collapsed", "diverged"} <= first.numbers.keys()

@@ -76,6 +76,18 @@ def test_an_exact_function_that_draws_gets_its_seeds(experiment):
     }
 
 
+def test_where_the_data_lie_is_no_part_of_a_trial(tmp_path):
+    here, there = (of(data={"name": "cifar10", "dir": str(tmp_path / name)}) for name in "ab")
+    assert here.identity == there.identity
+    assert here.arguments["data"] != there.arguments["data"]
+    assert here.identity != of(data={"name": "cifar100", "dir": str(tmp_path / "a")}).identity
+    # as it has always been for digits: what is in the store stays valid
+    assert of(seed=1).spec["settings"]["data"] == {
+        "name": "digits", "dir": None, "channels": None, "image_size": None, "download": False,
+        "limit": None, "workers": None,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -84,6 +96,9 @@ def test_an_exact_function_that_draws_gets_its_seeds(experiment):
         ({"rule": Always("fre", "drift")}, "no arm 'fre'"),
         ({"paper_numbers": {"other": {"m": 1.0}}}, "no arm 'other'"),
         ({"function": None}, "needs seeds"),
+        ({"quick": {}}, "needs seeds"),
+        ({"function": None, "seeds": (1,), "quick": {}}, "QUICK"),
+        ({"rule_at": {"cifar10": Always("fre", "drift")}}, "no arm 'fre'"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(experiment, changes, message):

@@ -25,8 +25,17 @@ def test_what_is_put_in_comes_out(store):
     assert path.stem == store.key(TRIAL)
     assert len(path.stem) == 16
     assert set(json.loads(path.read_text())) == {
-        *("spec", "source", "environment", "commit", "seconds", "finished", "result")
+        *("spec", "source", "environment", "commit", "seconds", "finished", "result", "peak_gib")
     }
+
+
+def test_a_record_from_before_the_memory_was_measured_loads(store):
+    path = store.put(TRIAL, Result({"drift": 0.0}), 1.0, 0.75)
+    assert store.get(TRIAL).peak_gib == 0.75
+    old = json.loads(path.read_text())
+    del old["peak_gib"]
+    path.write_text(json.dumps(old))
+    assert store.get(TRIAL).peak_gib is None
 
 
 def test_a_key_is_of_spec_source_and_environment(tmp_path):
@@ -129,10 +138,20 @@ def test_the_latest_of_any_source_is_of_the_same_spec(tmp_path):
     new = Store(tmp_path, {"training": "x", "exact": "y"}, {})
     assert new.get(TRIAL) is None
     assert new.latest(TRIAL).result.numbers == {"drift": 1.0}
-    # a setting that came later does not part them, a changed one does
-    assert new.latest(Trial("exact", {"c": "zero", "new": 1}, "tian2021.integral")) is not None
-    assert new.latest(Trial("exact", {"c": "none"}, "tian2021.integral")) is None
-    assert new.latest(Trial("exact", {}, "tian2021.integral")) is None
+    # the arguments of one arm may be part of another's
+    for arguments in ({"c": "zero", "new": 1}, {"c": "none"}, {}):
+        assert new.latest(Trial("exact", arguments, "tian2021.integral")) is None
+
+
+def test_a_setting_that_came_later_does_not_part_a_training_and_its_record(tmp_path):
+    trial = Trial("training", {"method": "byol"})
+    store = Store(tmp_path, SOURCES, {})
+    path = store.put(trial, Result({"knn": 0.5}), 1.0)
+    content = json.loads(path.read_text())
+    del content["spec"]["settings"]["accumulate"]
+    path.write_text(json.dumps(content))
+    assert store.latest(trial).result.numbers == {"knn": 0.5}
+    assert Store(tmp_path, SOURCES, {}).latest(Trial("training", {"method": "simsiam"})) is None
 
 
 def test_the_newest_record_wins(tmp_path):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from stopgrad.experiments.ledger import Row
     from stopgrad.experiments.runner import Progress
+    from stopgrad.experiments.scale import Scale
     from stopgrad.experiments.schema import Experiment
 
 app = typer.Typer()
@@ -33,6 +34,20 @@ def reproduce(
     quick: Annotated[
         bool, typer.Option("--quick", help="2 seeds and shorter training; what is exact stays exact.")
     ] = False,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            "--scale",
+            help="Train on cifar10, cifar100, stl10, tiny-imagenet or imagenet with the paper's recipe.",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Where the archive lies; of imagenet its folder, train/ and val/."),
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the archive where it is missing.")
+    ] = False,
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder of finished trials; results/ledger by default.")
     ] = None,
@@ -45,8 +60,9 @@ def reproduce(
     """
     from stopgrad.experiments.papers import EXPERIMENTS
 
+    there = _scale(scale, data_dir, download, quick)
     if names == ["list"]:
-        _list(list(EXPERIMENTS.values()), as_json)
+        _list(list(EXPERIMENTS.values()), there, as_json)
         return
     chosen = (
         list(EXPERIMENTS.values()) if names == ["all"] else [_named(name) for name in dict.fromkeys(names)]
@@ -55,11 +71,13 @@ def reproduce(
     from stopgrad.experiments import ledger, runner
     from stopgrad.experiments.store import DEFAULT, Store
 
+    if there is not None and any(experiment.kind == "training" for experiment in chosen):
+        there.require(download)
     results = Store(store or DEFAULT)
-    planned = runner.plan(chosen, seeds, quick)
+    planned = runner.plan(chosen, seeds, quick, there)
     with _watch(chosen, quiet) as tell:
         done = runner.run(planned, results, at_once=jobs, executor=executor, tell=tell)
-    rows = ledger.rows(chosen, results, seeds=seeds, quick=quick)
+    rows = ledger.rows(chosen, results, seeds=seeds, quick=quick, scale=there)
     counts = {
         "trials": len(planned),
         "reused": len(done.reused),
@@ -82,7 +100,27 @@ def _named(name: str) -> "Experiment":
     return EXPERIMENTS[name]
 
 
-def _list(experiments: "list[Experiment]", as_json: bool) -> None:
+def _scale(name: str | None, data_dir: Path | None, download: bool, quick: bool) -> "Scale | None":
+    """The scale that the flags name; None: digits."""
+    from stopgrad.errors import UsageError
+
+    if name is None:
+        if data_dir is not None or download:
+            raise UsageError(
+                f"{'--download' if download else '--data-dir'}: needs --scale, digits are bundled"
+            )
+        return None
+    if quick:
+        raise UsageError("--quick: is for digits, leave it out with --scale")
+    from stopgrad.experiments.scale import named
+
+    return named(name, data_dir)
+
+
+def _list(experiments: "list[Experiment]", scale: "Scale | None", as_json: bool) -> None:
+    if scale is not None:
+        _list_at(experiments, scale, as_json)
+        return
     if as_json:
         show({"experiments": [experiment.to_dict() for experiment in experiments]}, True, [])
         return
@@ -91,6 +129,30 @@ def _list(experiments: "list[Experiment]", as_json: bool) -> None:
         for e in experiments
     ]
     console().print(table(("experiment", "what is looked at", "kind", "arms", "seeds", "minutes"), rows))
+
+
+def _list_at(experiments: "list[Experiment]", scale: "Scale", as_json: bool) -> None:
+    """What there is at a scale, with the time and the memory that it should take there."""
+    from stopgrad.experiments.scale import describe
+
+    said = [describe(experiment, scale) for experiment in experiments]
+    if as_json:
+        show({"experiments": said}, True, [])
+        return
+    names = ("gpu_hours", "probe_hours", "gpu_memory_gib", "memory_gib")
+    rows: list[tuple[str, ...]] = []
+    for e in said:
+        cost = e["cost"]
+        if cost is None:
+            rows.append((e["id"], "not at this scale", "", "", ""))
+        elif "gpu_hours" in cost:
+            rows.append((e["id"], *(f"{cost[name]:g}" for name in names)))
+        else:
+            rows.append((e["id"], f"exact, {cost['minutes']:g} min", "", "", f"{cost['memory_gib']:g}"))
+    heads = ("experiment", "GPU hours", "CPU hours of probes", "GPU GiB", "GiB")
+    console().print(table(heads, rows))
+    basis = next(e["cost"]["basis"] for e in said if "basis" in (e["cost"] or {}))
+    console().print(f"Of all trials: {basis}. Memory is of one trial.", markup=False, highlight=False)
 
 
 def _print(rows: "list[Row]", counts: dict[str, int], failed: dict[str, str]) -> None:

@@ -1,13 +1,16 @@
 """The ledger: every experiment beside its verdict, our numbers beside the paper's."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from stopgrad.experiments.rules import Numbers, Verdict
+from stopgrad.experiments.rules import UNREACHABLE, Numbers, Rule, Verdict
 from stopgrad.experiments.schema import Experiment
 from stopgrad.experiments.statistics import Summary, summarise
 from stopgrad.experiments.store import Record, Store
+
+if TYPE_CHECKING:
+    from stopgrad.experiments.scale import Scale
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,17 @@ class Row:
         verdict: None while trials are missing.
         missing: trials that are not in the store.
         records: arm -> seed -> finished trial.
+        control: seed -> probes of the untrained encoder (`Experiment.controls`), for all arms; no rule reads
+            them, and a verdict does not wait for them.
+        so_far: what the rule says of the seeds that all arms have, two or more, while others are missing.
     """
 
     experiment: Experiment
     verdict: Verdict | None
     missing: int
     records: dict[str, dict[int | None, Record]]
+    control: dict[int, Record] = field(default_factory=dict)
+    so_far: Verdict | None = None
 
     @property
     def numbers(self) -> Numbers:
@@ -41,12 +49,7 @@ class Row:
 
     def summaries(self) -> dict[str, dict[str, Summary]]:
         """Arm -> measure -> n, mean and deviation over the seeds; measures that all seeds of the arm have."""
-        found: dict[str, dict[str, Summary]] = {}
-        for arm, of_seed in self.numbers.items():
-            values = list(of_seed.values())
-            shared = [name for name in values[0] if all(name in v for v in values)] if values else []
-            found[arm] = {name: summarise([v[name] for v in values]) for name in shared}
-        return found
+        return {arm: _summaries(list(of_seed.values())) for arm, of_seed in self.records.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The row for JSON."""
@@ -55,14 +58,25 @@ class Row:
             "claim": self.experiment.claim,
             "rule": self.experiment.rule.describe(),
             "verdict": None if self.verdict is None else self.verdict.to_dict(),
+            "so_far": None if self.so_far is None else self.so_far.to_dict(),
             "missing": self.missing,
             "seconds": round(self.seconds, 1),
             "numbers": {
                 arm: {name: summary.to_dict() for name, summary in measures.items()}
                 for arm, measures in self.summaries().items()
             },
+            "untrained": {
+                name: summary.to_dict() for name, summary in _summaries(list(self.control.values())).items()
+            },
             "paper": {arm: dict(values) for arm, values in self.experiment.paper_numbers.items()},
         }
+
+
+def _summaries(records: list[Record]) -> dict[str, Summary]:
+    """Measure -> n, mean and deviation over trials, of measures that all have."""
+    values = [record.result.numbers for record in records]
+    shared = [name for name in values[0] if all(name in v for v in values)] if values else []
+    return {name: summarise([v[name] for v in values]) for name in shared}
 
 
 def row(
@@ -71,6 +85,7 @@ def row(
     *,
     seeds: int | None = None,
     quick: bool = False,
+    scale: "Scale | None" = None,
     any_source: bool = False,
 ) -> Row:
     """The row of an experiment.
@@ -78,17 +93,21 @@ def row(
     Args:
         experiment: which.
         store: the finished trials.
-        seeds, quick: see `Experiment.trials`.
+        seeds, quick, scale: see `Experiment.trials`; what cannot be run at a scale is not reachable there.
         any_source: take the newest trial of the same spec whatever source made it (`Store.latest`), as a
             page of committed results does.
 
     Raises:
         LookupError: if the rule asks for a measure that its arms do not have.
     """
+    if not experiment.runs_at(scale):
+        from stopgrad.experiments.scale import HELD_ELSEWHERE
+
+        return Row(experiment, Verdict(UNREACHABLE, f"not at this scale: {HELD_ELSEWHERE}"), 0, {})
     look = store.latest if any_source else store.get
     records: dict[str, dict[int | None, Record]] = {}
     missing = 0
-    for arm, trials in experiment.trials(seeds, quick).items():
+    for arm, trials in experiment.trials(seeds, quick, scale).items():
         records[arm] = {}
         for seed, trial in trials.items():
             record = look(trial)
@@ -96,8 +115,23 @@ def row(
                 missing += 1
             else:
                 records[arm][seed] = record
-    whole = Row(experiment, None, missing, records)
-    return whole if missing else Row(experiment, experiment.rule.judge(whole.numbers), 0, records)
+    controls = experiment.controls(seeds, quick) if scale is None else {}
+    control = {seed: found for seed, trial in controls.items() if (found := look(trial)) is not None}
+    whole = Row(experiment, None, missing, records, control)
+    rule = experiment.rule_here(scale)
+    if missing:
+        return replace(whole, so_far=_so_far(rule, whole.numbers))
+    return replace(whole, verdict=rule.judge(whole.numbers))
+
+
+def _so_far(rule: Rule, numbers: Numbers) -> Verdict | None:
+    """The rule on the seeds that all arms have."""
+    shared = set.intersection(*(set(of_seed) for of_seed in numbers.values()))
+    if len(shared) < 2:
+        return None
+    return rule.judge(
+        {arm: {seed: own[seed] for seed in own if seed in shared} for arm, own in numbers.items()}
+    )
 
 
 def rows(experiments: Iterable[Experiment], store: Store, **options: Any) -> list[Row]:

@@ -7,6 +7,7 @@ process computes is `stopgrad.experiments.trials.run_trial` alone, so that both 
 
 import multiprocessing
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,12 +15,21 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stopgrad.errors import UsageError, require, unknown
+from stopgrad.experiments import counterpart
 from stopgrad.experiments.schema import Experiment, Result, Trial
 from stopgrad.experiments.store import THREADS, Store
 from stopgrad.experiments.trials import run_trial
+
+if TYPE_CHECKING:
+    from stopgrad.experiments.scale import Scale
+
+CONTROL_MINUTES = 0.15
+"""Of one probe of the untrained encoder on one core."""
+PREDICTION_MINUTES = 0.02
+"""Of what theory says of one training, on one core."""
 
 
 @dataclass
@@ -41,11 +51,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: with a result, or with an error in one line."""
+    """How a trial ended: with a result, or with an error in one line.
+
+    ``peak_gib`` is the largest memory of its process so far, of earlier trials in it too.
+    """
 
     seconds: float
     result: Result | None = None
     error: str | None = None
+    peak_gib: float | None = None
 
 
 @dataclass
@@ -80,19 +94,63 @@ class Progress:
         return left * (took / planned if planned else 1.0) / self.at_once
 
 
-def plan(experiments: Iterable[Experiment], seeds: int | None = None, quick: bool = False) -> dict[str, Job]:
-    """The trials of experiments, each once, longest expected first; those of one length in their order."""
+Needed = tuple[str, Trial, float]
+"""A trial that an experiment needs: its name, the trial, and the minutes that it should take."""
+
+
+def plan(
+    experiments: Iterable[Experiment],
+    seeds: int | None = None,
+    quick: bool = False,
+    scale: "Scale | None" = None,
+) -> dict[str, Job]:
+    """The trials of experiments, each once, longest expected first; those of one length in their order.
+
+    Experiments that cannot be run at the scale have none.
+    """
     jobs: dict[str, Job] = {}
     for experiment in experiments:
-        arms = experiment.trials(seeds, quick)
-        minutes = experiment.cost_minutes / max(1, len(experiment.arms) * max(1, len(experiment.seeds)))
-        for arm, trials in arms.items():
-            for seed, trial in trials.items():
-                name = f"{experiment.id} {arm}" + ("" if seed is None else f", seed {seed}")
-                job = jobs.setdefault(trial.identity, Job(trial, name, set(), 0.0))
-                job.experiments.add(experiment.id)
-                job.minutes = max(job.minutes, minutes)
+        if not experiment.runs_at(scale):
+            continue
+        needed = [*_arms(experiment, seeds, quick, scale)]
+        if scale is None:
+            needed += [*_controls(experiment, seeds, quick), *_predictions(experiment, seeds, quick)]
+        for name, trial, minutes in needed:
+            job = jobs.setdefault(trial.identity, Job(trial, name, set(), 0.0))
+            job.experiments.add(experiment.id)
+            job.minutes = max(job.minutes, minutes)
     return dict(sorted(jobs.items(), key=lambda item: -item[1].minutes))
+
+
+def _arms(experiment: Experiment, seeds: int | None, quick: bool, scale: "Scale | None") -> Iterator[Needed]:
+    """The trials of an experiment's arms."""
+    arms = experiment.trials(seeds, quick, scale)
+    minutes = experiment.cost_minutes / max(1, len(experiment.arms) * max(1, len(experiment.seeds)))
+    if scale is not None and experiment.kind == "training":
+        from stopgrad.experiments.scale import cost
+
+        there = cost(experiment, scale, seeds)
+        minutes = 60 * there.gpu_hours / max(1, there.trials)
+    for arm, trials in arms.items():
+        for seed, trial in trials.items():
+            yield _name(f"{experiment.id} {arm}", seed), trial, minutes
+
+
+def _controls(experiment: Experiment, seeds: int | None, quick: bool) -> Iterator[Needed]:
+    """The untrained encoders that an experiment's trained ones stand beside."""
+    for seed, trial in experiment.controls(seeds, quick).items():
+        yield _name("untrained encoder", seed), trial, CONTROL_MINUTES
+
+
+def _predictions(experiment: Experiment, seeds: int | None, quick: bool) -> Iterator[Needed]:
+    """What theory says of an experiment's trainings, where it has a word on them."""
+    for arm, trials in counterpart.trials(experiment, seeds, quick).items():
+        for seed, trial in trials.items():
+            yield _name(f"{experiment.id} {arm}, predicted", seed), trial, PREDICTION_MINUTES
+
+
+def _name(what: str, seed: int | None) -> str:
+    return what if seed is None else f"{what}, seed {seed}"
 
 
 def run(
@@ -128,7 +186,7 @@ def run(
         with EXECUTORS[executor](min(at_once, len(waiting))) as workers:
             for identity, outcome in workers.all(waiting, jobs):
                 if outcome.result is not None:
-                    store.put(jobs[identity].trial, outcome.result, outcome.seconds)
+                    store.put(jobs[identity].trial, outcome.result, outcome.seconds, outcome.peak_gib)
                 progress.outcomes[identity] = outcome
                 tell(progress, identity)
     return progress
@@ -142,7 +200,17 @@ def attempt(trial: Trial) -> Outcome:
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         return Outcome(time.perf_counter() - start, error=said)
-    return Outcome(time.perf_counter() - start, result)
+    return Outcome(time.perf_counter() - start, result, peak_gib=_peak_gib())
+
+
+def _peak_gib() -> float | None:
+    """Largest memory of this process so far; None on systems that do not tell in this way."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 3)
 
 
 class Workers(ABC):

@@ -51,6 +51,8 @@ class Record:
         seconds: the trial took.
         finished: when, ISO 8601, UTC.
         result: the numbers and series.
+        peak_gib: largest memory of its process until it ended, earlier trials in it included; None in records
+            that are older than the field.
     """
 
     spec: dict[str, Any]
@@ -60,6 +62,7 @@ class Record:
     seconds: float
     finished: str
     result: Result
+    peak_gib: float | None = None
 
 
 class Store:
@@ -104,7 +107,7 @@ class Store:
             raise UsageError(f"{path}: holds another trial than its name says; delete it")
         return record
 
-    def put(self, trial: Trial, result: Result, seconds: float) -> Path:
+    def put(self, trial: Trial, result: Result, seconds: float, peak_gib: float | None = None) -> Path:
         """Write a finished trial, whole or not at all; numbers that are not finite become null."""
         record = Record(
             trial.spec,
@@ -114,6 +117,7 @@ class Store:
             round(seconds, 3),
             datetime.now(UTC).isoformat(timespec="seconds"),
             result,
+            peak_gib,
         )
         path = self.path(trial)
         write_text(path, to_json(asdict(record)) + "\n")
@@ -122,18 +126,24 @@ class Store:
     def latest(self, trial: Trial) -> Record | None:
         """The newest finished trial of the same spec, whatever source and environment made it.
 
-        For pages: a committed store is of the commit that its records name. A setting that the record does
-        not have yet, because it is newer, does not part the two.
+        For pages: a committed store is of the commit that its records name. A setting of a training that no
+        record has yet, because it is newer, does not part the two. A function's arguments have to be equal,
+        since those of one arm may be part of another's.
 
         Raises:
             UsageError: if a file of the folder is damaged.
         """
-        same = [record for record in self._all if _agrees(record.spec, trial.spec)]
+        found = self._newest.get(trial.identity)
+        if found is not None or trial.kind == "exact":
+            return found
+        same = [record for record in self._newest.values() if _agrees(record.spec, trial.spec)]
         return max(same, key=lambda record: record.finished, default=None)
 
     @cached_property
-    def _all(self) -> list[Record]:
-        return [_read(path) for path in sorted(self.folder.glob("*.json"))]
+    def _newest(self) -> dict[str, Record]:
+        """The newest record of each spec."""
+        records = [_read(path) for path in sorted(self.folder.glob("*.json"))]
+        return {canonical(r.spec): r for r in sorted(records, key=lambda record: record.finished)}
 
 
 def here() -> dict[str, Any]:

@@ -12,8 +12,8 @@ ROUNDING = 1e-8
 """What an identity between sums of some hundred terms, or solutions to 1e-10 a step, may be missed by."""
 
 PROBE = "linear_probe"
-MINUTES = 0.5
-"""Of one run of 24 epochs on one core."""
+MINUTES = 0.7
+"""Of one run of 24 epochs on one core, measured with both cores busy."""
 
 
 def _exact_rates(arm: str) -> tuple[Rule, ...]:

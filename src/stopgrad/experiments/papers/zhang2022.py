@@ -25,9 +25,9 @@ from stopgrad.experiments.schema import DIGITS, SEEDS, Arm, Experiment
 
 PROBE = "linear_probe"
 NO_BN: dict[str, Any] = {"projector": {"final_bn": "none"}}
-MINUTES = 0.5
-"""Of one run of 24 epochs on one core."""
-SHORT = 0.2
+MINUTES = 0.7
+"""Of one run of 24 epochs on one core, measured with both cores busy."""
+SHORT = 0.12
 """Of one of the short trainings of `stopgrad.experiments.exact.zhang2022`."""
 RUN_GIB = 1.0
 SQRT_WIDTH = 2048**0.5
@@ -70,7 +70,7 @@ TBL1 = Experiment(
         All(Survives(AVERAGE), Collapses(MEAN_10), Collapses(MEAN_25)),
         All(Survives(f"{AVERAGE}, no final BN"), Collapses(f"{MEAN_10}, no final BN")),
     ),
-    cost_minutes=5 * (3 + 2 * 3 + 6) * MINUTES,
+    cost_minutes=5 * (2 + 2 * 1.6 + 3) * MINUTES,
     memory_gib=RUN_GIB,
 )
 
@@ -155,6 +155,7 @@ FIG4 = Experiment(
     claim="A gradient along the centre o of Z raises m_o and so lowers m_r, one along the residual r does "
     "the opposite, and a random one less than either.",
     function="zhang2022.figure4",
+    quick={"epochs": 2},
     arms=tuple(
         Arm(component + end, {"component": component, "final_bn": final_bn})
         for end, final_bn in (("", "plain"), (", no final BN", "none"))
@@ -271,6 +272,7 @@ FIG5A = Experiment(
     claim="SimSiam's o_e = o_z - o_p takes o_p away (eta_p < 0), that of its mirror image adds o_z "
     "(eta_z > 0). Both shares have closed forms with (1 + eta_p)(1 + eta_z) = cos^2(o_z, o_p).",
     function="zhang2022.figure5a",
+    quick={"epochs": 3},
     arms=(Arm("SimSiam", {"final_bn": "plain"}), Arm("no final BN", {"final_bn": "none"})),
     seeds=SEEDS,
     paper_numbers={"SimSiam": {"eta_p": -0.5, "eta_z": 0.2}},
@@ -297,6 +299,7 @@ FIG5B = Experiment(
     title="De-correlation after a collapse",
     claim="Once a collapsing loss has lowered m_r, a loss of the dimensions' covariance alone raises it.",
     function="zhang2022.figure5b",
+    quick={"learn": 2, "collapse": 3, "recover": 3},
     arms=tuple(
         Arm(name, {"normalise": normalise, "final_bn": final_bn}) for name, normalise, final_bn in READINGS
     ),
@@ -319,6 +322,7 @@ FIG5C = Experiment(
     claim="InfoNCE's r_e points where de-correlation does (cosine at least 0.5) for temperatures from 0.05 "
     "to 1, most of all near 0.1 or 0.2; o_e is orthogonal to it.",
     function="zhang2022.figure5c",
+    quick={"epochs": 3},
     seeds=SEEDS,
     rule=Under(
         "of the range, not of the peak; a high temperature takes the length of r_e, not its direction",
@@ -347,6 +351,7 @@ FIG6 = Experiment(
     claim="SimSiam and InfoNCE lower the covariance of z after the first epochs; InfoNCE without r_e keeps "
     "it high.",
     function="zhang2022.correlation",
+    quick={"epochs": 3},
     arms=(
         SIMSIAM,
         Arm("InfoNCE", {"method": "infonce"}),
@@ -374,6 +379,7 @@ FIG8 = Experiment(
     title="Temperature of InfoNCE: accuracy and covariance",
     claim="A high temperature, 1 or 5, leaves more covariance in z than 0.2 does, and is less accurate.",
     function="zhang2022.correlation",
+    quick={"epochs": 3},
     base={"method": "infonce", "probe": True},
     arms=tuple(Arm(f"temperature {t:g}", {"temperature": t}) for t in TEMPERATURES),
     seeds=SEEDS,
@@ -445,6 +451,7 @@ TBL6 = Experiment(
     claim="A bias alone as the predictor comes to rest along the centre o_z (cosine at least 0.95), by a "
     "factor in closed form; the last bias of an MLP is near it as well (at least 0.8).",
     function="zhang2022.bias_to_center",
+    quick={"epochs": 3},
     arms=(
         Arm("bias", {"method": "simsiam-bias", "final_bn": "plain"}),
         Arm("MLP", {"method": "simsiam", "final_bn": "plain"}),

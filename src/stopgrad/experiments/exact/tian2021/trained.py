@@ -3,6 +3,9 @@
 Legend: N images, D width of the projection; W_p (D, D) the predictor, F (D, D) the correlation E[z z^T].
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from stopgrad import diagnostics
@@ -16,19 +19,20 @@ from stopgrad.training.pretrain import run
 from stopgrad.training.settings import merge, resolve
 
 
-def figure2(weight_decay: float, seed: int) -> Result:
+def figure2(weight_decay: float, seed: int, changes: Mapping[str, Any] | None = None) -> Result:
     """Fig. 2: what training makes of a free linear predictor without bias, measured on validation images.
 
     Numbers, at the start (``_start``) and at the end (``_end``): ``asymmetry`` and ``negative`` by
     `stopgrad.diagnostics`, and ``alignment``, the mean |cos| of the angle between u and W_p u over the
     eigenvectors u of F; ``asymmetry_left`` and ``negative_left``, end over start, and ``alignment_gain``, end
     less start. Series, at the end: eigenvalues ``p`` of W_p and ``s`` of F, and the ``cosine`` of each u.
+    ``changes`` are further settings of the run.
     """
-    changes = {
+    own = {
         "method": "byol-lp", "optimizer": {"weight_decay": weight_decay}, "seed": seed,
         "evaluation": {"every": 10**6},
     }  # fmt: skip
-    settings = resolve(merge(DIGITS, changes))
+    settings = resolve(merge(merge(DIGITS, own), changes or {}))
     with trials.temporary_run() as folder:
         run(settings, folder, show_progress=False)
         trained = load_run(folder, device="cpu")

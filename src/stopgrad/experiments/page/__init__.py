@@ -1,0 +1,1 @@
+"""The ledger's pages, made from the store of finished trials alone."""
