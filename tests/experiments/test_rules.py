@@ -14,6 +14,7 @@ from stopgrad.experiments.rules import (
     Collapses,
     Greater,
     Indistinguishable,
+    Pooled,
     Survives,
     Under,
     Unreachable,
@@ -100,6 +101,15 @@ def test_always_is_about_every_trial(values, low, high):
     found = Always("a", "m", low, high).judge(numbers(a=values))
     assert (found.outcome == HOLDS) == all(low <= v <= high for v in values)
     assert found.statistics == {"n": len(values), "smallest": min(values), "largest": max(values)}
+
+
+def test_pooled_is_the_mean_over_the_trials_of_all_its_arms():
+    given = numbers(a=[0.0, 0.5], b=[1.0], c=[100.0])
+    assert outcome(Pooled(("a", "b"), "m", low=0.5), given) == HOLDS
+    assert outcome(Pooled(("a", "b"), "m", low=0.51), given) == FAILS
+    assert outcome(Pooled(("a", "b"), "m", high=0.49), given) == FAILS
+    assert outcome(Pooled(("a", "b", "c"), "m", high=1), given) == FAILS
+    assert Pooled(("a", "b"), "m").arms() == {"a", "b"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What a trial is: which settings are one, and what quick and seeds change."""
 
+from dataclasses import replace
+
 import pytest
 
 from stopgrad.errors import UsageError
@@ -61,6 +63,8 @@ def test_seeds_and_quick(training, experiment):
     quick = training.trials(quick=True)["b"]
     assert len(quick) == QUICK_SEEDS
     assert list(training.trials(seeds=1, quick=True)["b"]) == [1]
+    alone = replace(training, seeds=(3,))
+    assert list(alone.trials(seeds=7)["a"]) == list(alone.trials(quick=True)["a"]) == [3]
     settings = quick[1].spec["settings"]
     assert settings["epochs"] < training.trials()["b"][1].spec["settings"]["epochs"]
     assert settings["optimizer"]["weight_decay"] == 0.0

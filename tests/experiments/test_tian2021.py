@@ -9,13 +9,14 @@ import torch
 from stopgrad.experiments.exact import tian2021 as exact
 from stopgrad.experiments.exact.tian2021 import trained
 from stopgrad.experiments.papers.tian2021 import EXPERIMENTS
+from stopgrad.experiments.papers.tian2021.phase import PANELS
 from stopgrad.experiments.rules import CONDITIONAL, FAILS, HOLDS, UNREACHABLE, All, Greater, Under
 from stopgrad.experiments.trials import run_trial
 
 # the one exact function that trains
 FIGURE_2 = next(e for e in EXPERIMENTS if e.id == "tian2021-fig2")
 PROBE = "linear_probe"
-EXACT = {e.id: e for e in EXPERIMENTS if e.kind == "exact" and e is not FIGURE_2}
+EXACT = {e.id: e for e in EXPERIMENTS if e.kind == "exact" and e not in (FIGURE_2, *PANELS)}
 TRAINED = {e.id: e for e in EXPERIMENTS if e.kind == "training"}
 
 OUTCOMES = {

@@ -10,6 +10,7 @@ Legend: arm -> seed -> measure -> value; the seed of a trial that draws nothing 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 from stopgrad.experiments.statistics import Estimate, estimate, paired
@@ -203,6 +204,34 @@ class Always(Rule):
         return Verdict(
             HOLDS if inside else FAILS, what, {"n": len(values), "smallest": lowest, "largest": highest}
         )
+
+
+@dataclass(frozen=True)
+class Pooled(Rule):
+    """The mean of a measure over all trials of several arms, parts of one whole, lies in [low, high]."""
+
+    pooled: tuple[str, ...]
+    measure: str
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def describe(self) -> str:
+        """The rule in words."""
+        return f"{self.measure}, mean over all {len(self.pooled)} arms {_range(self.low, self.high)}"
+
+    def arms(self) -> set[str]:
+        """Names of the arms that it reads."""
+        return set(self.pooled)
+
+    def decide(self, numbers: Numbers) -> Verdict:
+        """See `Rule.decide`."""
+        values = [v for arm in self.pooled for v in _values(numbers, arm, self.measure).values()]
+        mean = fmean(values)
+        what = (
+            f"{self.measure}, mean of {len(values)} trials: {mean:.4g}, asked {_range(self.low, self.high)}"
+        )
+        statistics = {"trials": len(values), "mean": mean, "smallest": min(values), "largest": max(values)}
+        return Verdict(HOLDS if self.low <= mean <= self.high else FAILS, what, statistics)
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,8 @@ class Experiment:
         """The trials, arm -> seed -> trial; the seed is None where the experiment has none.
 
         Args:
-            seeds: train 1, ..., seeds in place of the experiment's own; where nothing is trained they stay.
+            seeds: train 1, ..., seeds in place of the experiment's own; where nothing is trained they stay,
+                and where there is but one, of an experiment whose sample is its arms.
             quick: `QUICK_SEEDS` seeds and shorter training; what is exact stays exact.
             scale: train on its data with the paper's recipe, in place of digits.
 
@@ -216,7 +217,7 @@ class Experiment:
     def chosen_seeds(self, seeds: int | None = None, quick: bool = False) -> tuple[int | None, ...]:
         """The seeds of its trials, see `trials`; (None,) where it has none."""
         count = seeds if seeds is not None else QUICK_SEEDS if quick else None
-        if count is None or not self.trains:
+        if count is None or not self.trains or len(self.seeds) == 1:
             return self.seeds or (None,)
         return tuple(range(1, count + 1))
 

@@ -5,9 +5,9 @@ of it, one network for every eta, and a panel's rows are the arms of an experime
 starts from the same weights and sees the same views, which ``seed`` draws.
 
 What is predicted. X and X' of the views are measured and taken apart into modes: the eigenvectors v of X,
-with l_d = v^T X v and l_s = v^T (X + X') v. A mode starts at p0 and s0 and follows its
-equation. None lives beyond eta = l_d^2 / (4 l_s), the saddle-node; below it, alpha_p and beta decide which
-basin the start is in. Nothing is fitted.
+with l_d = v^T X v and l_s = v^T (X + X') v. A mode starts at p0 and s0 and follows its equation.
+None lives beyond eta = l_d^2 / (4 l_s), the saddle-node; below it, alpha_p and beta decide which basin the
+start is in. Nothing is fitted.
 
 Legend: G points of a row, M modes; n1 inputs, n2 outputs, B pairs a batch, K batches, N validation images.
 """
@@ -69,7 +69,7 @@ class Measured:
         v: the modes, in descending order of l_d, as columns. (n1, M)
         l_d, l_s: see the module's head. (M,) each
         center: which of them is nearest to the mean of the views.
-        dropped: the largest share of X' that is off these modes' axes and left out.
+        dropped: what of X' is off these modes' axes and left out, as a share of X + X' (Frobenius norms).
     """
 
     v: Tensor

@@ -8,6 +8,7 @@ from stopgrad.experiments.rules import (
     Collapses,
     Greater,
     Indistinguishable,
+    Pooled,
     Rule,
     Survives,
     Under,
@@ -79,7 +80,7 @@ def read_by(rule: Rule) -> tuple[str, ...]:
 
 def _read(rule: Rule) -> Iterator[str]:
     match rule:
-        case Greater() | Indistinguishable() | Within() | Always():
+        case Greater() | Indistinguishable() | Within() | Always() | Pooled():
             yield rule.measure
         case Collapses():
             yield f"{rule.node}.collapsed"

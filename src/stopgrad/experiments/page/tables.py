@@ -203,6 +203,8 @@ def _decided(verdict: Mapping[str, Any]) -> str:
             return f"{mean:.4g} (95 % interval {low:.4g} to {high:.4g}, n = {n})"
         case {"n": _, "smallest": low, "largest": high}:
             return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+        case {"trials": n, "mean": mean, "smallest": low, "largest": high}:
+            return f"{mean:.4g} ({low:.4g} to {high:.4g}, {n} trials)"
         case {"n": n, "yes": yes}:
             return f"{yes} of {n} seeds"
     return str(verdict["why"])

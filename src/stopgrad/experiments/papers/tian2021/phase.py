@@ -5,7 +5,7 @@ One arm is one row of a panel, 20 points; the 20 arms of an experiment fill it.
 
 from typing import Any
 
-from stopgrad.experiments.rules import All, Always
+from stopgrad.experiments.rules import Pooled
 from stopgrad.experiments.schema import Arm, Experiment
 
 POINTS = 20
@@ -25,7 +25,7 @@ def _panel(name: str, varied: str, values: tuple[float, ...], low: float, **fiel
         paper="tian2021",
         section="section 3, Eqs. 11-17",
         arms=arms,
-        rule=All(*(Always(arm.name, "right", low=low) for arm in arms)),
+        rule=Pooled(tuple(arm.name for arm in arms), "right", low=low),
         **fields,
     )
 
@@ -36,7 +36,7 @@ LINEAR: dict[str, Any] = {
         "A linear network trained by SGD on noisy views collapses where the modes of its data say so: beyond "
         "eta = l_d^2 / (4 l_s), and before it where {} puts the start into the basin of 0."
     ),
-    "cost_minutes": 1.5,
+    "cost_minutes": 0.5,
 }
 ETAS_LINEAR = _axis(0.01, 0.4)
 
