@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from stopgrad.experiments import counterpart
 from stopgrad.experiments.rules import UNREACHABLE, Numbers, Rule, Verdict
 from stopgrad.experiments.schema import Experiment
 from stopgrad.experiments.statistics import Summary, summarise
@@ -24,6 +25,8 @@ class Row:
         records: arm -> seed -> finished trial.
         control: seed -> probes of the untrained encoder (`Experiment.controls`), for all arms; no rule reads
             them, and a verdict does not wait for them.
+        predicted: arm -> seed -> what theory says of the trial's linear counterpart
+            (:mod:`stopgrad.experiments.counterpart`), of arms that have one; no rule reads them either.
         so_far: what the rule says of the seeds that all arms have, two or more, while others are missing.
     """
 
@@ -32,6 +35,7 @@ class Row:
     missing: int
     records: dict[str, dict[int | None, Record]]
     control: dict[int, Record] = field(default_factory=dict)
+    predicted: dict[str, dict[int, Record]] = field(default_factory=dict)
     so_far: Verdict | None = None
 
     @property
@@ -67,6 +71,10 @@ class Row:
             },
             "untrained": {
                 name: summary.to_dict() for name, summary in _summaries(list(self.control.values())).items()
+            },
+            "predicted": {
+                arm: {name: summary.to_dict() for name, summary in _summaries(list(of_seed.values())).items()}
+                for arm, of_seed in self.predicted.items()
             },
             "paper": {arm: dict(values) for arm, values in self.experiment.paper_numbers.items()},
         }
@@ -117,7 +125,12 @@ def row(
                 records[arm][seed] = record
     controls = experiment.controls(seeds, quick) if scale is None else {}
     control = {seed: found for seed, trial in controls.items() if (found := look(trial)) is not None}
-    whole = Row(experiment, None, missing, records, control)
+    beside = counterpart.trials(experiment, seeds, quick) if scale is None else {}
+    predicted = {
+        arm: {seed: found for seed, trial in of_seed.items() if (found := look(trial)) is not None}
+        for arm, of_seed in beside.items()
+    }
+    whole = Row(experiment, None, missing, records, control, predicted)
     rule = experiment.rule_here(scale)
     if missing:
         return replace(whole, so_far=_so_far(rule, whole.numbers))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stopgrad.experiments import ledger
+from stopgrad.experiments import counterpart, ledger
 from stopgrad.experiments.ledger import Row
 from stopgrad.experiments.page import __main__ as command
 from stopgrad.experiments.page import html, markdown, measures, tables
@@ -112,6 +112,23 @@ def test_the_page_has_each_verdict_and_number(store, fill):
     assert "- trials: 8\n" in page
     assert "- seeds of training: 1, 2\n" in page
     assert f"- time: {(6 * 90 + 2) / 3600:.3g} hours of a core" in page
+
+
+def test_what_theory_says_stands_in_the_row(store, fill):
+    arms = (Arm("learned", {"method": "byol-lp"}), Arm("plain", {"method": "simsiam-mirror"}))
+    experiment = trained(arms=arms, base={"data": {"name": "digits"}})
+    fill(experiment)
+    (row,) = read(store, experiment)
+    assert "theory" not in markdown.render([row])
+    for seed, trial in counterpart.trials(experiment)["learned"].items():
+        said = {"reached": 1.0, "collapsed": float(seed == 2), "rank": 10.0 * seed, "epochs": 12.0}
+        store.put(trial, Result(said), 1.0)
+    (row,) = read(Store(store.folder), experiment)
+    assert row.to_dict()["predicted"]["learned"]["rank"]["mean"] == 15.0
+    page = markdown.render([row])
+    assert cells(page, "learned")[-3:] == ["1 of 2", "15 ± 7.1", "12 ± 0"]
+    assert cells(page, "plain")[-3:] == ["–"] * 3  # its pairing has no counterpart
+    assert cells(page, tables.CONTROL)[-3:] == ["–"] * 3
 
 
 def test_html_says_what_markdown_says(store, fill):

@@ -26,6 +26,8 @@ NONE = "–"
 CONTROL = "untrained encoder (control)"
 COMMIT = 12
 """Digits of a commit."""
+PREDICTED = {"collapsed": "z.collapsed", "rank": "z.effective_rank", "epochs": "epoch of arrival"}
+"""Of theory's numbers (`stopgrad.experiments.exact.counterpart`) those shown, and what each foretells."""
 MOST_COLUMNS = 5
 """Of measures: a table of more that has fewer arms than measures is turned on its side."""
 
@@ -130,7 +132,8 @@ def arms(row: Row) -> Table:
     """Arms against measures, ours beside the paper's, the control below; or the other way round.
 
     The measures are those that the rule reads, those that the paper gives, and the probe, the spread and the
-    rank of z of whatever was trained. Values of fewer seeds than the arm has say so.
+    rank of z of whatever was trained; then what theory says of the linear counterpart, where there is one:
+    collapse, rank, and the epoch when its modes arrive. Values of fewer seeds than the arm has say so.
     """
     shown = _shown(row)
     theirs = row.experiment.paper_numbers
@@ -146,11 +149,28 @@ def arms(row: Row) -> Table:
             given = [theirs.get(arm.name, {}).get(name) for arm in row.experiment.arms]
             said = [NONE if value is None else _given(name, value) for value in given]
             columns.append((f"paper: {measures.label(name)}", *said, *([NONE] if controls else [])))
+    columns += _foretold(row, bool(controls))
     if len(shown) > MOST_COLUMNS and len(columns[0]) - 1 < len(columns) - 1:
         columns[0] = ("measure", *columns[0][1:])
         return Table(columns[0], tuple(columns[1:]))
     lines = list(zip(*columns, strict=True))
     return Table(lines[0], tuple(lines[1:]))
+
+
+def _foretold(row: Row, control: bool) -> list[tuple[str, ...]]:
+    """Columns of what theory says of the arms; none where it has no word on any."""
+    said = {
+        arm: [record.result.numbers for record in of_seed.values() if record.result.numbers.get("reached")]
+        for arm, of_seed in row.predicted.items()
+    }
+    if not any(said.values()):
+        return []
+    columns = []
+    for name, measure in PREDICTED.items():
+        renamed = {arm: [{measure: n[name]} for n in own if name in n] for arm, own in said.items()}
+        cells = [_cell(measure, renamed.get(arm.name, [])) for arm in row.experiment.arms]
+        columns.append((f"theory: {measures.label(measure)}", *cells, *([NONE] if control else [])))
+    return columns
 
 
 def cost(row: Row) -> str:
