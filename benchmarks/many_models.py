@@ -1,6 +1,6 @@
 """Many small models at once: one after the other, stacked by `torch.func.vmap`, or a process each.
 
-    python benchmarks/many_models.py               # about 4 minutes on 2 cores
+    python benchmarks/many_models.py               # about 5 minutes on 2 cores
     python benchmarks/many_models.py --write       # and benchmarks/results/many_models.md, .json
     python benchmarks/many_models.py --quick       # a smoke run in half a minute, whose numbers mean nothing
 

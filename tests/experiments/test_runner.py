@@ -1,6 +1,10 @@
 """What is run, in which order, how often, and what an error or an interrupt leaves."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -177,9 +181,41 @@ def test_one_process_and_two_give_the_same_bits_and_failures_stop_neither(tmp_pa
     assert len(first.series["z.spectrum"][1]) == 32
 
 
+KILLED = """
+import os, time
+from stopgrad.experiments.runner import Processes
+
+if __name__ == "__main__":
+    workers = Processes(1)
+    print(workers._pool.submit(os.getpid).result(), flush=True)
+    workers._pool.submit(time.sleep, 600)
+    time.sleep(600)
+"""
+
+
+def test_no_worker_outlives_a_ledger_that_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    ledger = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    worker = int(ledger.stdout.readline())
+    ledger.kill()
+    ledger.communicate()
+    deadline = time.monotonic() + 60
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_worker_that_dies_is_a_failure_and_a_new_one_goes_on(tmp_path, experiment, monkeypatch):
     """By a stub that dies at its first trial: the pool of the library is what is tested."""
-    import os
     from concurrent.futures import ProcessPoolExecutor
 
     with runner.Processes(1) as workers:

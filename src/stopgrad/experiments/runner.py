@@ -8,6 +8,7 @@ process computes is `stopgrad.experiments.trials.run_trial` alone, so that both 
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -288,7 +289,7 @@ class Processes(Workers):
             return Outcome(0.0, error="the worker process died; too little memory?")
 
     def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _quiet)
+        return ProcessPoolExecutor(self.count, multiprocessing.get_context("spawn"), _begin)
 
 
 class Ray(Workers):
@@ -329,11 +330,22 @@ EXECUTORS: dict[str, type[Processes] | type[Ray]] = {"processes": Processes, "ra
 _ENVIRONMENT = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
-def _quiet() -> None:
-    """Begin a worker: warnings of every run would tear the table on stderr."""
+def _begin() -> None:
+    """Begin a worker, which ends with the process that started it, however that one ends.
+
+    Warnings of every run would tear the table on stderr.
+    """
     import warnings
 
     warnings.simplefilter("ignore")
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextmanager
