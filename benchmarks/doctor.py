@@ -314,7 +314,8 @@ def kill_projector(learner: Learner) -> None:
     assert last.bias is not None
     with torch.no_grad():
         last.bias.fill_(-1e3)
-    learner.projector.append(nn.ReLU())  # type: ignore[operator]
+    assert isinstance(learner.projector, nn.Sequential)
+    learner.projector.append(nn.ReLU())
 
 
 BREAKS: dict[str, Break] = {"frozen statistics": freeze_statistics, "dead ReLU": kill_projector}

@@ -85,7 +85,7 @@ class Stacked:
     def __init__(self, count: int):
         own = learners(count)
         self.base = own[0]
-        self.params, self.buffers = stack_module_state(own)  # type: ignore[arg-type]
+        self.params, self.buffers = stack_module_state(own)
         pairs = views(count)
         self.views = tuple(torch.stack(column) for column in zip(*pairs, strict=True))
         self.momenta = {name: torch.zeros_like(value) for name, value in self.params.items()}

@@ -1,9 +1,11 @@
 """Trials that take no time: the frame is tested without training."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
 
+from stopgrad import cli
 from stopgrad.experiments import runner
 from stopgrad.experiments.rules import Always
 from stopgrad.experiments.schema import Arm, Experiment, Trial
@@ -57,3 +59,18 @@ def experiment() -> Callable[..., Experiment]:
         return Experiment(**(fields | changes))
 
     return make
+
+
+@pytest.fixture
+def reproduce(monkeypatch, capfd, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """`stopgrad reproduce` in an empty folder: exit status, output, errors."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["stopgrad", "reproduce", *map(str, arguments)])
+        monkeypatch.chdir(tmp_path)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, *capfd.readouterr()
+
+    return call

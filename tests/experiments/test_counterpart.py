@@ -392,8 +392,8 @@ def outcome(collapsed, **more):
     return Result({"z.collapsed": float(collapsed), "diverged": 0.0, "z.effective_rank": 9.5} | more, series)
 
 
-def rows_of(*experiments, results):
-    """Rows with trained results by (arm, seed)."""
+def rows_of(*experiments, results, predictions=None):
+    """Rows with trained results by (arm, seed), and the theory's."""
     made = []
     for one in experiments:
         records = {
@@ -404,22 +404,27 @@ def rows_of(*experiments, results):
             }
             for arm, of_seed in one.trials().items()
         }
-        made.append(Row(one, None, 0, records))
+        said = {
+            arm: {
+                seed: Record(trial.spec, "s", {}, None, 1.0, "now", predictions[arm, seed])
+                for seed, trial in of_seed.items()
+                if (arm, seed) in (predictions or {})
+            }
+            for arm, of_seed in trials(one).items()
+        }
+        made.append(Row(one, None, 0, records, predicted=said))
     return made
 
 
-def test_the_matrix_counts_each_trial_once(store):
+def test_the_matrix_counts_each_trial_once():
     one = experiment(NONE, LEARNED)
     other = replace(one, id="tian2021-other")
-    predictions = trials(one)
-    for seed in (1, 2):
-        store.put(predictions["byol-np"][seed], theory(True), 1.0)
-        store.put(predictions["byol-lp"][seed], theory(False), 1.0)
+    predictions = {(arm, seed): theory(arm == "byol-np") for arm in ("byol-np", "byol-lp") for seed in (1, 2)}
     results = {
         ("byol-np", 1): outcome(True), ("byol-np", 2): outcome(False),
         ("byol-lp", 1): outcome(False), ("byol-lp", 2): Result({"diverged": 1.0}),
     }  # fmt: skip
-    found = beside.collect(rows_of(one, other, results=results), store)
+    found = beside.collect(rows_of(one, other, results=results, predictions=predictions))
     counted = beside.matrix(found.of("near"))
     assert counted["collapsed", "collapsed"] == counted["collapsed", "not collapsed"] == 1
     assert counted["not collapsed", "not collapsed"] == counted["not collapsed", "diverged"] == 1
@@ -429,15 +434,13 @@ def test_the_matrix_counts_each_trial_once(store):
     assert said.endswith('"not collapsed" of every trial is right in 2')
 
 
-def test_the_page_says_what_was_counted(store):
+def test_the_page_says_what_was_counted():
     one = experiment(NONE, LEARNED, RAFT)
-    predictions = trials(one)
-    store.put(predictions["byol-np"][1], theory(True), 1.0)
-    store.put(predictions["byol-lp"][1], theory(False, arrived=0.0, epochs=90.0), 1.0)
+    predictions = {("byol-np", 1): theory(True), ("byol-lp", 1): theory(False, arrived=0.0, epochs=90.0)}
     results = {(arm, 1): outcome(arm == "byol-lp") for arm in ("byol-np", "byol-lp", "raft")}
     results["byol-lp", 2] = outcome(False)
-    rows = rows_of(one, results=results)
-    text = beside.markdown(rows, store)
+    rows = rows_of(one, results=results, predictions=predictions)
+    text = beside.markdown(rows)
     assert "| predicted: collapsed | 0 | 1 |" in text
     assert "| predicted: not collapsed | 1 | 0 |" in text
     assert "| linear predictor, EMA | 1 | 0 | 1 | 0 |" in text
@@ -445,7 +448,7 @@ def test_the_page_says_what_was_counted(store):
     assert "Theory has no word on 1 arms" in text
     assert "1 trials wait" in text
     assert "| pairing: the modes are of" in text
-    (page,) = beside.sections(rows, store)
+    (page,) = beside.sections(rows)
     assert page.startswith('<section id="beside">')
     assert page.count("<figure>") == 2
 
@@ -453,17 +456,17 @@ def test_the_page_says_what_was_counted(store):
 def test_missing_trials_are_no_error(store):
     one = experiment(NONE, RAFT)
     for rows in ([], [row(one, store)], rows_of(one, results={("byol-np", 1): outcome(True)})):
-        text = beside.markdown(rows, store)
+        text = beside.markdown(rows)
         assert "No trial has both" in text
-        assert beside.sections(rows, store)
-        assert beside.spectrum_figure(beside.collect(rows, store)).data == ()
-        assert beside.time_figure(beside.collect(rows, store)).data == ()
+        assert beside.sections(rows)
+        assert beside.spectrum_figure(beside.collect(rows)).data == ()
+        assert beside.time_figure(beside.collect(rows)).data == ()
 
 
-def test_a_prediction_that_theory_does_not_reach_is_counted_by_its_reason(store):
-    one = experiment(NONE)
-    store.put(trials(one)["byol-np"][1], exact.unreached("lr: 0.1 is too large, 7"), 1.0)
-    found = beside.collect(rows_of(one, results={("byol-np", 1): outcome(True)}), store)
+def test_a_prediction_that_theory_does_not_reach_is_counted_by_its_reason():
+    one, trial = experiment(NONE), ("byol-np", 1)
+    predictions = {trial: exact.unreached("lr: 0.1 is too large, 7")}
+    found = beside.collect(rows_of(one, results={trial: outcome(True)}, predictions=predictions))
     assert found.pairs == []
     assert found.none == {"lr: too large for the flow to stand for SGD": {"tian2021-example byol-np"}}
 

@@ -1,26 +1,11 @@
 """The command: what it prints, where, and with which exit status."""
 
 import json
-import sys
 
 import pytest
 
-from stopgrad import cli
 from stopgrad.experiments import papers
 from stopgrad.experiments.schema import Arm
-
-
-@pytest.fixture
-def reproduce(monkeypatch, capfd, tmp_path):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stopgrad", "reproduce", *map(str, arguments)])
-        monkeypatch.chdir(tmp_path)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code, *capfd.readouterr()
-
-    return call
 
 
 def test_list_says_what_there_is(reproduce):

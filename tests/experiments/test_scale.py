@@ -3,7 +3,6 @@
 import io
 import json
 import pickle
-import sys
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -14,7 +13,6 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from stopgrad import cli
 from stopgrad.errors import UsageError
 from stopgrad.experiments import ledger, papers, runner, scale
 from stopgrad.experiments.papers import EXPERIMENTS
@@ -247,19 +245,6 @@ def test_the_data_are_found_in_their_official_form_or_missed(where, tmp_path):
         SCALES[where].at(tmp_path / "nowhere").require()
     WRITERS[where](tmp_path)
     SCALES[where].at(tmp_path).require()
-
-
-@pytest.fixture
-def reproduce(monkeypatch, capfd, tmp_path):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stopgrad", "reproduce", *map(str, arguments)])
-        monkeypatch.chdir(tmp_path)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code, *capfd.readouterr()
-
-    return call
 
 
 def test_missing_data_are_one_line_before_anything_runs(reproduce, ran, tmp_path):

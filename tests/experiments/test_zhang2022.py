@@ -7,7 +7,9 @@ import torch
 from torch.nn.functional import normalize
 
 from stopgrad.experiments.exact import zhang2022 as exact
-from stopgrad.experiments.papers.zhang2022 import BEFORE_THE_LOSS, ELSEWHERE, EXPERIMENTS, READINGS
+from stopgrad.experiments.papers.zhang2022 import EXPERIMENTS
+from stopgrad.experiments.papers.zhang2022.correlation import READINGS
+from stopgrad.experiments.papers.zhang2022.predictors import BEFORE_THE_LOSS, ELSEWHERE
 from stopgrad.experiments.rules import CONDITIONAL, FAILS, HOLDS
 from stopgrad.training import pretrain
 from stopgrad.training.checkpoint import load_checkpoint

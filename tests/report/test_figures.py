@@ -7,6 +7,9 @@ import pytest
 from stopgrad.diagnostics.diagnosis import Evidence
 from stopgrad.diagnostics.series import Series
 from stopgrad.report import figures
+from stopgrad.report.figures.evidence_panel import WORDS
+from stopgrad.report.figures.spectra import SPECTRUM_FLOOR
+from stopgrad.report.figures.style import ACCENT, ALARM, P, Z
 
 
 def node(**values):
@@ -63,8 +66,8 @@ def test_one_colour_for_z_and_another_for_p_everywhere():
     for figure in [figures.measure(ALL, name) for name in figures.MEASURES] + [figures.decomposition(ALL)]:
         for trace in figure.data:
             seen["p" if "p" in trace.name.split(",")[0].split() else "z"].add(trace.line.color)
-    assert seen == {"z": {figures.Z}, "p": {figures.P}}
-    assert figures.Z != figures.P
+    assert seen == {"z": {Z}, "p": {P}}
+    assert Z != P
 
 
 def test_train_mode_and_eval_mode_are_told_apart_by_the_dash():
@@ -114,7 +117,7 @@ def test_spectrum_is_log10_of_the_shares_down_to_a_floor():
     (heat,) = figures.spectrum(epoch_rows("z", count=2), "z").data
     assert heat.z.shape == (4, 2)
     np.testing.assert_allclose(10.0 ** heat.z[:3, 0], [0.7, 0.29, 0.01], rtol=1e-5)
-    assert heat.z[3, 0] == figures.SPECTRUM_FLOOR == heat.zmin
+    assert heat.z[3, 0] == SPECTRUM_FLOOR == heat.zmin
 
 
 def test_accuracy_is_in_percent_beside_the_untrained_encoder():
@@ -168,7 +171,7 @@ def test_evidence_has_one_panel_a_measure_with_titles_and_z_and_p_together():
     of_p = course([0.5, 0.4], of="p")
     figure = figures.evidence_figure([course([0.8, 0.7]), of_p, course([9, 8], "effective_rank")], None)
     assert [trace.yaxis for trace in figure.data] == ["y", "y", "y2"]
-    assert [trace.line.color for trace in figure.data] == [figures.Z, figures.P, figures.Z]
+    assert [trace.line.color for trace in figure.data] == [Z, P, Z]
     assert all(trace.hovertemplate for trace in figure.data)
     layout = figure.layout
     assert layout.yaxis.title.text
@@ -254,7 +257,7 @@ def test_long_words_of_an_evidence_are_broken_and_are_no_markup():
     figure = figures.evidence_figure([course([0.8, 0.7], says="<a href='x'>word</a> " * 20)], None)
     lines = figure.layout.annotations[0].text.split("<br>")
     assert len(lines) > 3
-    assert all(len(html.unescape(line)) <= figures.WORDS for line in lines[1:])
+    assert all(len(html.unescape(line)) <= WORDS for line in lines[1:])
     assert not any("<a" in line for line in lines)
 
 
@@ -268,7 +271,7 @@ def test_bars_start_at_the_threshold_and_end_at_the_measure():
     bars, ends = figure.data
     assert bars.base == 1
     assert [1 + x for x in bars.x] == pytest.approx([1.8, 10.0, 0.5]) == list(ends.x)
-    assert bars.marker.color == (figures.ALARM, figures.ACCENT, figures.ALARM)
+    assert bars.marker.color == (ALARM, ACCENT, ALARM)
     assert "0.9, threshold 0.5" in bars.y[0]
     lost = [Evidence("std", "x", math.nan, 0.05, False, ""), Evidence("std", "x", 0.0, 0.05, True, "")]
     assert len(figures.threshold_bars(lost, []).data[0].x) == 1

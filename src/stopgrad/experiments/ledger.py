@@ -1,17 +1,20 @@
 """The ledger: every experiment beside its verdict, our numbers beside the paper's."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stopgrad.experiments import counterpart
 from stopgrad.experiments.rules import UNREACHABLE, Numbers, Rule, Verdict
-from stopgrad.experiments.schema import Experiment
+from stopgrad.experiments.schema import Experiment, Trial
 from stopgrad.experiments.statistics import Summary, summarise
 from stopgrad.experiments.store import Record, Store
 
 if TYPE_CHECKING:
     from stopgrad.experiments.scale import Scale
+
+Seed = TypeVar("Seed", int, int | None)
+"""Of trials that always have one, and of those that may have none."""
 
 
 @dataclass(frozen=True)
@@ -113,28 +116,22 @@ def row(
 
         return Row(experiment, Verdict(UNREACHABLE, f"not at this scale: {HELD_ELSEWHERE}"), 0, {})
     look = store.latest if any_source else store.get
-    records: dict[str, dict[int | None, Record]] = {}
-    missing = 0
-    for arm, trials in experiment.trials(seeds, quick, scale).items():
-        records[arm] = {}
-        for seed, trial in trials.items():
-            record = look(trial)
-            if record is None:
-                missing += 1
-            else:
-                records[arm][seed] = record
-    controls = experiment.controls(seeds, quick) if scale is None else {}
-    control = {seed: found for seed, trial in controls.items() if (found := look(trial)) is not None}
+    trials = experiment.trials(seeds, quick, scale)
+    records = {arm: _finished(of_seed, look) for arm, of_seed in trials.items()}
+    missing = sum(len(trials[arm]) - len(records[arm]) for arm in trials)
+    control = _finished(experiment.controls(seeds, quick), look) if scale is None else {}
     beside = counterpart.trials(experiment, seeds, quick) if scale is None else {}
-    predicted = {
-        arm: {seed: found for seed, trial in of_seed.items() if (found := look(trial)) is not None}
-        for arm, of_seed in beside.items()
-    }
+    predicted = {arm: _finished(of_seed, look) for arm, of_seed in beside.items()}
     whole = Row(experiment, None, missing, records, control, predicted)
     rule = experiment.rule_here(scale)
     if missing:
         return replace(whole, so_far=_so_far(rule, whole.numbers))
     return replace(whole, verdict=rule.judge(whole.numbers))
+
+
+def _finished(trials: Mapping[Seed, Trial], look: Callable[[Trial], Record | None]) -> dict[Seed, Record]:
+    """Those of some trials that are in the store."""
+    return {seed: found for seed, trial in trials.items() if (found := look(trial)) is not None}
 
 
 def _so_far(rule: Rule, numbers: Numbers) -> Verdict | None:

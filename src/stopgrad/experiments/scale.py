@@ -8,10 +8,13 @@ Time and memory are estimates by formulas, not measurements (`cost`): nothing he
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from stopgrad.data.sources.archives import Official, locate
 from stopgrad.data.sources.cifar import CIFAR10, CIFAR100
@@ -240,7 +243,7 @@ class _Counts:
     operations: float = 0.0
     kept: float = 0.0
     weights: int = 0
-    width: int = field(default=0)
+    width: int = 0
 
 
 def operations(settings: RunSettings, images: int) -> float:
@@ -271,9 +274,6 @@ def gpu_bytes(settings: RunSettings, images: int) -> float:
 @cache
 def _body(encoder: EncoderSettings, size: int) -> _Counts:
     """Of an encoder for RGB images of a size; on the meta device, where nothing is computed."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
     saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -294,8 +294,6 @@ def _body(encoder: EncoderSettings, size: int) -> _Counts:
 
 def _heads(settings: RunSettings) -> _Counts:
     """Of projector and predictor, from the sizes of their matrices; of a layer three vectors are kept."""
-    import torch
-
     sentence = settings.sentence
     if not isinstance(sentence, Method):
         return _Counts()

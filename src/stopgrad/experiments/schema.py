@@ -30,6 +30,8 @@ QUICK: dict[str, Any] = {
 measure, which at this length takes longer than the training."""
 EPOCHS = 24
 """Of a trial that says nothing of them: quick ones that say something are shortened as these are."""
+MINUTES = 0.7
+"""Of one such trial on one core, measured with both cores busy."""
 
 DIGITS: dict[str, Any] = {
     "data": {"name": "digits"},

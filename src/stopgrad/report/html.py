@@ -8,7 +8,7 @@ from stopgrad.diagnostics.series import Series
 from stopgrad.evaluation import neighbours
 from stopgrad.report import diagnosed, figures, sections
 from stopgrad.report.page import MOST_STEPS, NOTHING, frame, panel, section, thin, write_page
-from stopgrad.report.run_files import Evaluation, RunFiles, read_run
+from stopgrad.report.run_files import Evaluation, Row, RunFiles, read_run
 
 MOST_COLUMNS = 200  # epochs of a heat map
 
@@ -32,20 +32,23 @@ def write_report(run: Path, diagnosis: Diagnosis | None = None, series: Sequence
 
 def render(run: RunFiles, diagnosis: Diagnosis | None = None, series: Sequence[Series] = ()) -> str:
     """The whole page as text; the same files give the same text."""
+    title = f"{sections.text(run.summary.get('method', 'run'))} on {sections.text(run.summary.get('data'))}"
+    return frame(title, *parts(run, diagnosis, series), _footer(run))
+
+
+def parts(
+    run: RunFiles, diagnosis: Diagnosis | None = None, series: Sequence[Series] = ()
+) -> tuple[str, tuple[str, ...]]:
+    """Header and sections of the page as HTML."""
     verdict = None if diagnosis is None else diagnosis.verdict
     reasons = _reasons(run, diagnosis, series)
-    return frame(
-        f"{sections.text(run.summary.get('method', 'run'))} on {sections.text(run.summary.get('data'))}",
-        sections.header(run, verdict) + sections.skipped(run),
-        (
-            section("key-figures", "Key figures", sections.key_figures(run)),
-            section("evidence", "Why this verdict", reasons + sections.final_measures(run)),
-            section("charts", "Training", f'<div class="charts">{"".join(_charts(run))}</div>'),
-            section("neighbours", "Nearest neighbours", sections.neighbour_grid(run.evaluation)),
-            section("map", "Map of the embedding", _map(run.evaluation)),
-            section("settings", "Settings", sections.settings(run)),
-        ),
-        _footer(run),
+    return sections.header(run, verdict) + sections.skipped(run), (
+        section("key-figures", "Key figures", sections.key_figures(run)),
+        section("evidence", "Why this verdict", reasons + sections.final_measures(run)),
+        section("charts", "Training", f'<div class="charts">{"".join(_charts(run))}</div>'),
+        section("neighbours", "Nearest neighbours", sections.neighbour_grid(run.evaluation)),
+        section("map", "Map of the embedding", _map(run.evaluation)),
+        section("settings", "Settings", sections.settings(run)),
     )
 
 
@@ -65,28 +68,48 @@ def _reasons(run: RunFiles, diagnosis: Diagnosis | None, series: Sequence[Series
 
 def _charts(run: RunFiles) -> list[str]:
     steps, epochs = thin(run.steps, MOST_STEPS), thin(run.epochs, MOST_STEPS)
-    columns = thin(run.epochs, MOST_COLUMNS)
     reasons = [item for item in run.summary.get("evidence") or () if isinstance(item, dict)]
-    before = run.summary.get("untrained")
-    no_p = "This method has no predictor, so there is no p."
-    thinned = (
-        f" One step in {-(-len(run.steps) // MOST_STEPS)} is drawn." if len(steps) < len(run.steps) else ""
-    )
-    spread = {
+    measures = {
         name: panel(one.heading, figures.measure(epochs, name, reasons), one.reading)
         for name, one in figures.MEASURES.items()
     }
+    thinned = (
+        f" One step in {-(-len(run.steps) // MOST_STEPS)} is drawn." if len(steps) < len(run.steps) else ""
+    )
     return [
         panel("Loss", figures.loss(steps, epochs), f"The training loss by epoch.{thinned}"),
+        _accuracy(run, epochs),
+        measures["std"],
+        measures["effective_rank"],
+        *_spectra(run),
+        measures["alignment"],
+        measures["uniformity"],
         panel(
-            "Accuracy",
-            figures.accuracy(epochs, before.get("knn") if isinstance(before, dict) else None),
-            "On validation images, while training. Collapse is never judged by accuracy: "
-            "a collapsed encoder can still be probed well above chance.",
-            "No accuracy was measured, as for data without labels.",
+            "Centre and residual",
+            figures.decomposition(epochs, reasons),
+            "m_o is the norm of the mean of the unit-length vectors, m_r the root mean square of the rest; "
+            "m_o near 1 and m_r near 0 is collapse to one vector.",
         ),
-        spread["std"],
-        spread["effective_rank"],
+        panel("Learning rate", figures.learning_rate(steps), f"As the optimizer used it.{thinned}"),
+        panel("Speed", figures.throughput(steps), f"Training images per second.{thinned}"),
+    ]
+
+
+def _accuracy(run: RunFiles, epochs: Sequence[Row]) -> str:
+    before = run.summary.get("untrained")
+    return panel(
+        "Accuracy",
+        figures.accuracy(epochs, before.get("knn") if isinstance(before, dict) else None),
+        "On validation images, while training. Collapse is never judged by accuracy: "
+        "a collapsed encoder can still be probed well above chance.",
+        "No accuracy was measured, as for data without labels.",
+    )
+
+
+def _spectra(run: RunFiles) -> tuple[str, str]:
+    columns = thin(run.epochs, MOST_COLUMNS)
+    no_p = "This method has no predictor, so there is no p."
+    return (
         panel(
             "Spectrum of z",
             figures.spectrum(columns, "z"),
@@ -97,19 +120,9 @@ def _charts(run: RunFiles) -> list[str]:
             "Spectrum of p",
             figures.spectrum(columns, "p"),
             "The same of the prediction p.",
-            no_p if not any("p" in row for row in run.epochs) else NOTHING,
+            NOTHING if any("p" in row for row in run.epochs) else no_p,
         ),
-        spread["alignment"],
-        spread["uniformity"],
-        panel(
-            "Centre and residual",
-            figures.decomposition(epochs, reasons),
-            "m_o is the norm of the mean of the unit-length vectors, m_r the root mean square of the rest; "
-            "m_o near 1 and m_r near 0 is collapse to one vector.",
-        ),
-        panel("Learning rate", figures.learning_rate(steps), f"As the optimizer used it.{thinned}"),
-        panel("Speed", figures.throughput(steps), f"Training images per second.{thinned}"),
-    ]
+    )
 
 
 def _map(evaluation: Evaluation | None) -> str:

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from stopgrad.errors import require
 from stopgrad.evaluation.neighbours import nearest_neighbours, spread_queries
 from stopgrad.report.figures import MEASURES, NODES
-from stopgrad.report.run_files import Evaluation, RunFiles
-
-Row = Mapping[str, Any]
+from stopgrad.report.run_files import Evaluation, Row, RunFiles
 
 VERDICTS = {  # verdict -> badge colour class, what it means
     "healthy": ("good", "The embedding stays spread out over many directions."),

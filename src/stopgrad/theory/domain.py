@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from stopgrad.errors import UsageError
+from stopgrad.theory.linear_algebra import lowest_eigenvalue
 
 # (lowest value, whether it is allowed itself)
 POSITIVE = (0.0, False)
 NONNEGATIVE = (0.0, True)
 REAL = (-math.inf, False)
+
+# Rounding allowed when a matrix is asked to have a property, as a share of its largest entry
+ROUNDING = 1e-10
 
 DOMAINS: dict[str, tuple[float, bool]] = {
     "alpha_p": POSITIVE,
@@ -62,6 +66,30 @@ def reals(name: str, value: Any, domain: tuple[float, bool] | None = None) -> Te
     return numbers
 
 
+def number(name: str, value: Any, domain: tuple[float, bool] | None = None) -> float:
+    """One number of a domain, by default the one that ``name`` has.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    values = reals(name, value, domain)
+    if values.ndim:
+        raise UsageError(f"{name}: one number is needed, this has shape {tuple(values.shape)}")
+    return values.item()
+
+
+def increasing(times: Any) -> np.ndarray:
+    """Times that increase from 0. (N,)
+
+    Raises:
+        UsageError: if they do not.
+    """
+    t = reals("t", times, NONNEGATIVE).reshape(-1).numpy()
+    if t[0] != 0 or (np.diff(t) < 0).any():
+        raise UsageError("t: must increase from 0")
+    return t
+
+
 def together(**values: Tensor) -> dict[str, Tensor]:
     """Broadcast named tensors to one shape.
 
@@ -82,7 +110,7 @@ def matrix(name: str, value: Any, *, square: bool = False, symmetric: bool = Fal
         name: how the caller knows the argument.
         value: nested sequence or array of shape (rows, columns).
         square: whether rows must equal columns.
-        symmetric: whether it must equal its transpose, to 1e-10 of its largest entry.
+        symmetric: whether it must equal its transpose, to `ROUNDING`.
 
     Raises:
         UsageError: naming the argument and what is wrong with it.
@@ -99,6 +127,32 @@ def matrix(name: str, value: Any, *, square: bool = False, symmetric: bool = Fal
     if (square or symmetric) and numbers.shape[0] != numbers.shape[1]:
         raise UsageError(f"{name}: must be square, this has shape {numbers.shape}")
     gap = np.abs(numbers - numbers.T).max() if symmetric else 0.0
-    if gap > 1e-10 * np.abs(numbers).max():
+    if gap > ROUNDING * np.abs(numbers).max():
         raise UsageError(f"{name}: must be symmetric, it differs from its transpose by up to {gap:g}")
     return numbers
+
+
+def of_shape(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The matrix, if it has the shape that the others need.
+
+    Raises:
+        UsageError: naming the matrix.
+    """
+    if value.shape != shape:
+        raise UsageError(f"{name}: has shape {value.shape}, the other matrices need {shape}")
+    return value
+
+
+def check_views(X: np.ndarray, X_prime: np.ndarray) -> None:
+    """Whether two exchangeable views have these moments: X' and 2 X + X' are covariances, of x1 -+ x2.
+
+    Raises:
+        UsageError: naming the matrix that is the cause.
+    """
+    slack = ROUNDING * max(np.abs(X).max(), np.abs(X_prime).max())
+    if (low := lowest_eigenvalue(X_prime)) < -slack:
+        raise UsageError(f"X_prime: has the eigenvalue {low:g}; a covariance, it may have no negative one")
+    if (low := lowest_eigenvalue(2 * X + X_prime)) < -slack:
+        raise UsageError(
+            f"X: no two views have it, 2 X + X_prime has the eigenvalue {low:g}, which must be >= 0"
+        )

@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from stopgrad.errors import UsageError
-from stopgrad.theory.domain import matrix
-from stopgrad.theory.flow import Blocks, alignments, increasing, integrate, number
+from stopgrad.theory.domain import increasing, matrix, number
+from stopgrad.theory.linear_algebra import alignments
+from stopgrad.theory.matrix_solver import Blocks, integrate
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,8 +27,8 @@ from stopgrad.data.batches import Batches
 from stopgrad.data.sources import ArrayPart, Part
 from stopgrad.data.views import Views
 from stopgrad.errors import UsageError
-from stopgrad.theory.domain import matrix
-from stopgrad.theory.flow import check_views, square_root
+from stopgrad.theory.domain import check_views, matrix
+from stopgrad.theory.linear_algebra import square_root
 
 # Pairs of views worked on together by `estimate`
 TOGETHER = 1024

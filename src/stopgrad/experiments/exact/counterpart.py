@@ -54,6 +54,7 @@ from stopgrad.diagnostics.spectrum import rank_of
 from stopgrad.diagnostics.verdict import rank_threshold
 from stopgrad.errors import UsageError
 from stopgrad.evaluation.measures import materialise, mode
+from stopgrad.experiments.exact.rounding import rounded
 from stopgrad.experiments.schema import Result
 from stopgrad.method import Method, SiameseLearner
 from stopgrad.parts.distances import SquaredL2
@@ -61,6 +62,7 @@ from stopgrad.parts.predictors import Linear, Spectral
 from stopgrad.parts.predictors.linear import LinearPredictor
 from stopgrad.parts.target import Ema
 from stopgrad.theory.predict import DataStatistics, NoClosedForm, Prediction, predict
+from stopgrad.theory.predict.data import joint_modes
 from stopgrad.theory.statistics import Moments
 from stopgrad.training.build import DataFacts, build_learner
 from stopgrad.training.settings import RunSettings, validate
@@ -71,8 +73,6 @@ TOLERANCE = 0.5
 """Share of X or X' off their joint eigenbasis with which modes are still spoken of."""
 ARRIVED = 0.9
 """Share of z's variance whose modes have arrived when a run is said to have."""
-DIGITS = 5
-"""Significant digits of the series."""
 
 
 class Rates(NamedTuple):
@@ -185,8 +185,8 @@ def outcome(found: Prediction, start: Start, rates: Rates, epochs: int) -> Resul
         "epochs": when,
         "arrived": float(when <= epochs),
     }
-    series = {name: _rounded(columns[name]) for name in ("l_d", "l_s", "p", "s")}
-    series |= {"epochs": _rounded(columns["time"] / rates.epoch), "survives": alive.astype(int).tolist()}
+    series = {name: rounded(columns[name]) for name in ("l_d", "l_s", "p", "s")}
+    series |= {"epochs": rounded(columns["time"] / rates.epoch), "survives": alive.astype(int).tolist()}
     return Result(numbers, series)
 
 
@@ -254,21 +254,12 @@ def start_of(run: RunSettings, theory: Method, facts: DataFacts, images: ArrayPa
 
 
 def decoupled(X: np.ndarray, X_prime: np.ndarray) -> tuple[DataStatistics, np.ndarray]:
-    """The joint modes of `DataStatistics.from_matrices` and their directions, a column each. (n1, n)
+    """The modes of moments of which up to `TOLERANCE` may be dropped, and their directions, a column each.
 
     Raises:
-        UsageError: beyond `TOLERANCE`.
+        UsageError: beyond that.
     """
-    dropped = DataStatistics.from_matrices(X, X_prime, TOLERANCE).dropped
-    sigma_s = X + X_prime
-    values, vectors = np.linalg.eigh(sigma_s)
-    within = vectors[:, values > 1e-10 * values[-1]]
-    # as there: inputs that never vary are left out, and a generic combination has the eigenvectors of both
-    X, X_prime, sigma_s = (within.T @ m @ within for m in (X, X_prime, sigma_s))
-    golden = (math.sqrt(5) - 1) / 2
-    _, turned = np.linalg.eigh(sigma_s / np.linalg.norm(sigma_s) + golden * X / (np.linalg.norm(X) or 1.0))
-    l_d, noise = (np.einsum("in,ij,jn->n", turned, m, turned) for m in (X, X_prime))
-    return DataStatistics(l_d, l_d + noise.clip(min=0), dropped), within @ turned
+    return joint_modes(X, X_prime, TOLERANCE)
 
 
 def _length(rows: Tensor) -> float:
@@ -327,7 +318,3 @@ def _images(data: DataSettings, size: int) -> tuple[DataFacts, ArrayPart]:
     """Facts of the data set, and the same `IMAGES` of its training images at every call."""
     dataset = load_dataset(data)
     return DataFacts.of(dataset), materialise(dataset.train, IMAGES, size)
-
-
-def _rounded(values: np.ndarray) -> list[float | None]:
-    return [float(f"{v:.{DIGITS}g}") if math.isfinite(v) else None for v in values.tolist()]

@@ -27,6 +27,7 @@ from stopgrad.data.batches import Batches
 from stopgrad.data.sources import ArrayPart
 from stopgrad.diagnostics.spectrum import rank_of
 from stopgrad.evaluation.measures import materialise, mode
+from stopgrad.experiments.exact.rounding import rounded
 from stopgrad.experiments.exact.zhang2022 import CONSTANT, Training
 from stopgrad.experiments.schema import Result
 from stopgrad.method import SiameseLearner
@@ -57,8 +58,8 @@ OUTPUTS = 64
 VALIDATION = 512
 SMALLEST = 0.01
 """l_d of the modes of h that the prediction follows; what is below holds hardly any of the variance."""
-MODES_KEPT, DIGITS = 8, 5
-"""Of the encoder's measured modes, and significant digits, in the series."""
+MODES_KEPT = 8
+"""Of the encoder's measured modes, in the series."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def linear_row(
     numbers["dropped"] = data.dropped
     series = {"eta": list(etas), "observed": observed, "predicted": predicted}
     matrices = {"largest": shares.amax(dim=1), "p": p, "s": s, "l_d": data.l_d, "l_s": data.l_s}
-    return Result(numbers, series | {name: _digits(values) for name, values in matrices.items()})
+    return Result(numbers, series | {name: rounded(values) for name, values in matrices.items()})
 
 
 def linear_start(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -299,8 +300,8 @@ def encoder_row(
     numbers |= {"diverged": float(observed.count(None)), "dropped": data.dropped}
     series |= {"eta": list(etas), "predicted": [float(c) for c in predicted]}
     for name, column in zip(("std", "rank"), torch.tensor(spreads).T, strict=True):
-        series[f"predicted_{name}"] = _digits(column)
-    series |= {f"start_{name}": _digits(getattr(data, name)[:MODES_KEPT]) for name in ("l_d", "l_s")}
+        series[f"predicted_{name}"] = rounded(column)
+    series |= {f"start_{name}": rounded(getattr(data, name)[:MODES_KEPT]) for name in ("l_d", "l_s")}
     return Result(numbers, series)
 
 
@@ -423,8 +424,8 @@ class Row:
         return {
             "observed": float(collapsed),
             "late": float(bool(_collapsed(*late))),
-            **{name: _digits(torch.tensor(x)) for name, x in (("std", std), ("rank", rank), ("loss", loss))},
-            **{name: _digits(values[:MODES_KEPT]) for name, values in kept.items()},
+            **{name: rounded(torch.tensor(x)) for name, x in (("std", std), ("rank", rank), ("loss", loss))},
+            **{name: rounded(values[:MODES_KEPT]) for name, values in kept.items()},
         }
 
 
@@ -446,10 +447,3 @@ def _weights(learner: SiameseLearner) -> tuple[Tensor, Tensor]:
     """W and W_p, copied."""
     assert isinstance(learner.predictor, LinearPredictor)
     return _last(learner).weight.detach().clone(), learner.predictor.linear.weight.detach().clone()
-
-
-def _digits(values: Tensor) -> Any:
-    """A number or lists of numbers, with as many digits as figures need."""
-    if values.ndim:
-        return [_digits(value) for value in values]
-    return float(f"{float(values):.{DIGITS}g}") if bool(values.isfinite()) else None

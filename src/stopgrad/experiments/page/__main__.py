@@ -38,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     try:
-        rows, store = read(chosen.store)
+        rows = read(chosen.store)
         if chosen.check:
-            return _check(rows, store)
-        page = markdown.render(rows, beside.markdown(rows, store))
+            return _check(rows, chosen.store)
+        page = markdown.render(rows, beside.markdown(rows))
         if chosen.write:
-            write_page(HTML, html.render(rows, beside.sections(rows, store)))
+            write_page(HTML, html.render(rows, beside.sections(rows)))
             write_text(PAGE, page)
         else:
             print(page, end="")
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read(folder: Path) -> tuple[list[Row], Store]:
+def read(folder: Path) -> list[Row]:
     """The rows of all experiments as a store has them, whatever source made its trials.
 
     Raises:
@@ -62,7 +62,7 @@ def read(folder: Path) -> tuple[list[Row], Store]:
     if not folder.is_dir():
         raise UsageError(f"--store: no folder '{folder}'; `stopgrad reproduce all` makes it")
     store = Store(folder)
-    return [_row(experiment, store) for experiment in EXPERIMENTS.values()], store
+    return [_row(experiment, store) for experiment in EXPERIMENTS.values()]
 
 
 def difference(page: str, given: str) -> str | None:
@@ -88,19 +88,17 @@ def _row(experiment: Experiment, store: Store) -> Row:
     return row
 
 
-def _check(rows: Sequence[Row], store: Store) -> int:
+def _check(rows: Sequence[Row], store: Path) -> int:
     """Compare the page with the store, and see that the HTML can be built."""
-    again = f"python -m stopgrad.experiments.page --store {store.folder} --write"
+    again = f"python -m stopgrad.experiments.page --store {store} --write"
     if not PAGE.is_file():
         print(f"{PAGE}: not there; {again}", file=sys.stderr)
         return 1
-    if found := difference(
-        PAGE.read_text(encoding="utf-8"), markdown.render(rows, beside.markdown(rows, store))
-    ):
+    if found := difference(PAGE.read_text(encoding="utf-8"), markdown.render(rows, beside.markdown(rows))):
         print(f"{PAGE}: {found}\nmend: {again}", file=sys.stderr)
         return 1
     try:
-        html.render(rows, beside.sections(rows, store))
+        html.render(rows, beside.sections(rows))
     except UsageError as error:
         print(f"{HTML}: cannot be built: {error}", file=sys.stderr)
         return 1

@@ -43,13 +43,13 @@ def render(rows: Sequence[Row], beside: Sequence[str] = ()) -> str:
     header = (
         f"<h1>The ledger of claims</h1><p>{SUMMARY}</p>"
         + sections.fact_list([(name, escape(value)) for name, value in tables.facts(rows)])
-        + _table(counted)
+        + table(counted)
         + _choices(papers)
     )
     parts = [_style(papers)]
     for paper, own in papers.items():
         parts.append(_of(section(paper, tables.NAMES[paper], _claims(own)), f"paper of-{paper}"))
-        parts += [_experiment(row) for row in own]
+        parts += [experiment(row) for row in own]
     return frame("The ledger of claims", header, [*parts, *beside], f"<p>{_made()}</p>")
 
 
@@ -71,6 +71,13 @@ def picture(figure: "Figure", known: str = "") -> str:
         f'{top}<div class="scroll"><div style="min-width:{wide}px">{drawn}</div></div>'
         f'<p class="note">{reading}</p>'
     )
+
+
+def table(content: tables.Table, numbers: bool = True) -> str:
+    """A table; all columns but the first are ``numbers``, or all are words."""
+    lines = [list(map(escape, row)) for row in content.rows]
+    columns = range(1, len(content.head)) if numbers else ()
+    return sections.table(list(map(escape, content.head)), lines, columns)
 
 
 def _on_page(figure: "Figure") -> "Figure":
@@ -100,25 +107,26 @@ def _bare(title: str) -> str:
     return title.replace("<b>", "").replace("</b>", "")
 
 
-def _experiment(row: Row) -> str:
-    experiment = row.experiment
+def experiment(row: Row) -> str:
+    """The section of one experiment: verdict, claim, picture, numbers and rule."""
+    own = row.experiment
     drawing = figures.draw(row)
     arms = tables.arms(row)
     body = (
         f"<p>{_badge(tables.outcome(row))} {escape(tables.why(row))}</p>"
-        f"<p><b>Claim.</b> {escape(experiment.claim)} "
-        f'<span class="note">{escape(experiment.section)}</span></p>'
-        + (picture(drawing, experiment.title) if drawing is not None else "")
-        + (_table(arms) if len(arms.head) > 1 else "")
+        f"<p><b>Claim.</b> {escape(own.claim)} "
+        f'<span class="note">{escape(own.section)}</span></p>'
+        + (picture(drawing, own.title) if drawing is not None else "")
+        + (table(arms) if len(arms.head) > 1 else "")
         + f"<details><summary>The rule, fixed before the run</summary>{_parts(tables.parts(row))}</details>"
         + sections.note(escape(tables.cost(row)) + ".")
     )
-    name = f"{experiment.id}: {experiment.title}"
-    return _of(section(experiment.id, name, body), f"is-{_class(row)} of-{experiment.paper}")
+    name = f"{own.id}: {own.title}"
+    return _of(section(own.id, name, body), f"is-{_class(row)} of-{own.paper}")
 
 
 def _claims(rows: Sequence[Row]) -> str:
-    table = tables.claims(rows)
+    claims = tables.claims(rows)
     lines = [
         (
             f'<a href="#{escape(row[0])}">{escape(row[0])}</a>',
@@ -127,18 +135,13 @@ def _claims(rows: Sequence[Row]) -> str:
             escape(row[3]),
             row[4],
         )
-        for row in table.rows
+        for row in claims.rows
     ]
-    html = sections.table(list(map(escape, table.head)), lines, numbers=(4,))
+    html = sections.table(list(map(escape, claims.head)), lines, numbers=(4,))
     for row in rows:  # a line is hidden with its section
         link = f'<tr><td><a href="#{escape(row.experiment.id)}">'
         html = html.replace(link, link.replace("<tr>", f'<tr class="is-{_class(row)}">'), 1)
     return html
-
-
-def _table(table: tables.Table) -> str:
-    lines = [list(map(escape, row)) for row in table.rows]
-    return sections.table(list(map(escape, table.head)), lines, numbers=range(1, len(table.head)))
 
 
 def _parts(parts: Sequence[tables.Part]) -> str:

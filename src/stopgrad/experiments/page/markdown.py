@@ -22,7 +22,7 @@ def render(rows: Sequence[Row], beside: str = "") -> str:
     """The whole page; the same rows give the same text. ``beside`` is Markdown that stands at the end."""
     lines = [HEAD]
     lines += [f"- {plain(name)}: {plain(value)}" for name, value in tables.facts(rows)]
-    lines += ["", *_table(tables.counts(rows)), ""]
+    lines += ["", *table(tables.counts(rows)), ""]
     for paper, own in tables.by_paper(rows).items():
         lines += [f"## {plain(tables.NAMES[paper])}", "", *_claims(own), ""]
         for row in own:
@@ -38,10 +38,15 @@ def plain(text: str) -> str:
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
 
 
+def table(content: tables.Table) -> list[str]:
+    """The lines of a table."""
+    return [*_top(content.head), *(_line(tuple(map(plain, row))) for row in content.rows)]
+
+
 def _claims(rows: Sequence[Row]) -> list[str]:
-    table = tables.claims(rows)
-    linked = [(f"[{plain(row[0])}](#{_anchor(row[0])})", *map(plain, row[1:])) for row in table.rows]
-    return [*_top(table.head), *map(_line, linked)]
+    claims = tables.claims(rows)
+    linked = [(f"[{plain(row[0])}](#{_anchor(row[0])})", *map(plain, row[1:])) for row in claims.rows]
+    return [*_top(claims.head), *map(_line, linked)]
 
 
 def _experiment(row: Row) -> str:
@@ -56,7 +61,7 @@ def _experiment(row: Row) -> str:
         "",
         f"Verdict: **{plain(tables.outcome(row))}**: {plain(tables.why(row))}",
         "",
-        *(_table(arms) if len(arms.head) > 1 else []),
+        *(table(arms) if len(arms.head) > 1 else []),
         "",
         "Rule, fixed before the run:",
         "",
@@ -71,10 +76,6 @@ def _part(part: tables.Part) -> str:
     figures = f"{plain(part.figures)}: " if part.figures else ""
     became = "" if part.outcome is None else f": {figures}**{plain(part.outcome)}**"
     return f"{'  ' * part.depth}- {plain(part.says)}{became}"
-
-
-def _table(table: tables.Table) -> list[str]:
-    return [*_top(table.head), *(_line(tuple(map(plain, row))) for row in table.rows)]
 
 
 def _top(head: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The ledger's experiments, one file a paper: literals only."""
+"""The ledger's experiments, a module or a package for each paper: literals only."""
 
 from stopgrad.experiments.papers import halvagal2023, raft2021, tian2021, zhang2022
 from stopgrad.experiments.schema import Experiment

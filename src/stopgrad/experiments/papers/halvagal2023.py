@@ -6,14 +6,12 @@ where a derivation and the exact gradient differ, the gradient is meant.
 """
 
 from stopgrad.experiments.rules import All, Always, Greater, Rule, Survives, Under
-from stopgrad.experiments.schema import DIGITS, SEEDS, Arm, Experiment
+from stopgrad.experiments.schema import DIGITS, MINUTES, SEEDS, Arm, Experiment
 
 ROUNDING = 1e-8
 """What an identity between sums of some hundred terms, or solutions to 1e-10 a step, may be missed by."""
 
 PROBE = "linear_probe"
-MINUTES = 0.7
-"""Of one run of 24 epochs on one core, measured with both cores busy."""
 
 
 def _exact_rates(arm: str) -> tuple[Rule, ...]:

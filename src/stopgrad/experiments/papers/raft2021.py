@@ -9,12 +9,10 @@ predictor the two are one method.
 from typing import Any
 
 from stopgrad.experiments.rules import All, Always, Greater, Indistinguishable, Rule, Under, Within
-from stopgrad.experiments.schema import DIGITS, QUICK, SEEDS, Arm, Experiment
+from stopgrad.experiments.schema import DIGITS, MINUTES, QUICK, SEEDS, Arm, Experiment
 
 PROBE, ALIGNMENT, UNIFORMITY = "linear_probe", "p.alignment", "z.uniformity"
 DIMENSIONS = 128
-MINUTES = 0.7
-"""Of one run of 24 epochs on one core, measured with both cores busy."""
 
 MARGIN = 0.03
 """Two probes within 3 points are one: the paper's BYOL' and RAFT with an MLP, one method, are 2.1 apart."""

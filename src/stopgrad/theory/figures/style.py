@@ -37,6 +37,17 @@ SYMBOLS = {
     "t": "t, time",
 }
 
+# How every axis looks
+AXIS = {
+    "gridcolor": GRID,
+    "linecolor": GREY,
+    "layer": "below traces",
+    "ticks": "outside",
+    "exponentformat": "power",
+    "tickcolor": GREY,
+    "zeroline": False,
+}
+
 # Pixels above the panels (some of them for headings), below and beside them, and from them to the legend
 TOP, HEADING, BOTTOM, SIDE, LEGEND = 118, 22, 128, 70, 62
 
@@ -95,17 +106,8 @@ def canvas(
         legend={"orientation": "h", "x": 0, "y": -LEGEND / (rows * height), "yanchor": "top"},
         showlegend=True,
     )
-    look = {
-        "gridcolor": GRID,
-        "linecolor": GREY,
-        "layer": "below traces",
-        "ticks": "outside",
-        "exponentformat": "power",
-        "tickcolor": GREY,
-        "zeroline": False,
-    }
-    figure.update_xaxes(**look)
-    figure.update_yaxes(**look)
+    figure.update_xaxes(**AXIS)
+    figure.update_yaxes(**AXIS)
     return figure
 
 
@@ -118,6 +120,12 @@ def axes(
         update(title={"text": text, "standoff": 8, "font": font}, row=row, col=col)
         if span is not None:
             update(range=list(span), row=row, col=col)
+
+
+def scatter(figure: "Figure", name: str, row: int, col: int, **trace: Any) -> None:
+    """A scatter trace; of several with one name the first stands in the legend, for all."""
+    first = not any(other.name == name and other.showlegend for other in figure.data)
+    figure.add_scatter(name=name, legendgroup=name, showlegend=first, row=row, col=col, **trace)
 
 
 def line(
@@ -133,7 +141,7 @@ def line(
     width: float = 2,
 ) -> None:
     """A line; a nan breaks it."""
-    _add(
+    scatter(
         figure,
         name,
         row,
@@ -173,7 +181,7 @@ def flow_lines(
     sizes = np.zeros((len(x), x.shape[1] + 1))
     for i, place in enumerate(_half_way(x, y)):
         sizes[i, place] = 9
-    _add(
+    scatter(
         figure,
         name,
         row,
@@ -195,7 +203,7 @@ def arrows(
     moving = np.hypot(dx, dy) > 0
     x, y, dx, dy = x[moving], y[moving], dx[moving], dy[moving]
     gap = np.full(len(x), np.nan)
-    _add(
+    scatter(
         figure,
         name,
         row,
@@ -209,18 +217,9 @@ def arrows(
     )
 
 
-def point(
-    figure: "Figure",
-    x: float,
-    y: float,
-    stable: bool,
-    *,
-    row: int = 1,
-    col: int = 1,
-    kind: str = "fixed point",
-) -> None:
+def point(figure: "Figure", x: float, y: float, stable: bool, *, row: int = 1, col: int = 1) -> None:
     """A fixed point: filled where it is stable, open where not."""
-    _add(
+    scatter(
         figure,
         "stable fixed point" if stable else "unstable fixed point",
         row,
@@ -253,7 +252,7 @@ def regions(figure: "Figure", x: Any, y: Any, collapsed: np.ndarray, *, row: int
         col=col,
     )
     for name, colour in (("collapses", COLLAPSE), ("survives", SURVIVE)):
-        _add(
+        scatter(
             figure,
             name,
             row,
@@ -311,12 +310,6 @@ def boundary(
         name=name,
         showlegend=True,
     )
-
-
-def _add(figure: "Figure", name: str, row: int, col: int, **trace: Any) -> None:
-    """A scatter trace; of several with one name the first stands in the legend, for all."""
-    first = not any(other.name == name and other.showlegend for other in figure.data)
-    figure.add_scatter(name=name, legendgroup=name, showlegend=first, row=row, col=col, **trace)
 
 
 def _heads(sizes: np.ndarray, colour: str) -> dict[str, Any]:

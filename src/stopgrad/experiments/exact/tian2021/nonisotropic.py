@@ -1,4 +1,4 @@
-"""Data that are not isotropic (Tian et al. 2021, appendix D, Fig. 10), on `stopgrad.theory.nonisotropic`.
+"""Data that are not isotropic (Tian et al. 2021, appendix D, Fig. 10), on `stopgrad.theory`.
 
 Legend: n1 inputs, n2 outputs, W (n2, n1), W_p (n2, n2), Sigma_d and Sigma_s (n1, n1), rho the eigenvalues of
 Sigma_d Sigma_s^{-1} in descending order. A triplet has the weights w_p, w, w_a and l_d, l_s of its mode.
@@ -18,8 +18,8 @@ from stopgrad.theory.nonisotropic import (
     growth_rates,
     learnable_modes,
     multiplicative_scrambling,
-    slopes,
 )
+from stopgrad.theory.triplet import slopes
 
 N1, N2, SCRAMBLED = 5, 2, 2
 L_D, L_S = 0.5, 1.0

@@ -28,21 +28,19 @@ SEE = (
 )
 
 
-def draw(row: Row, names: Sequence[str] = ("linear_probe",), title: str = "", see: str = SEE) -> "Figure":
+def draw(row: Row, names: Sequence[str]) -> "Figure":
     """Arms against measures, from the records that are there; without any, a figure without data.
 
     Args:
         row: the experiment.
         names: measures, a panel each, such as ("linear_probe", "z.std"); one that no record has is left out.
-        title: the experiment's, if empty.
-        see: what to see in it.
     """
     numbers = row.numbers
     shown = [n for n in names if any(n in v for of_seed in numbers.values() for v in of_seed.values())]
     arms = [arm.name for arm in row.experiment.arms]
     figure = style.canvas(
-        title or escape(row.experiment.title),
-        see,
+        escape(row.experiment.title),
+        SEE,
         panels=[escape(measures.label(name)) if len(shown) > 1 else "" for name in shown] or [""],
         height=PITCH * max(2, len(arms)),
         gap=0.05,
@@ -141,17 +139,16 @@ def _add(
     """Points with a legend entry for all of one name; none where there are none."""
     if not x:
         return
-    figure.add_scatter(
+    style.scatter(
+        figure,
+        entry,
+        1,
+        col,
         **{"mode": "markers", **trace},
         x=x,
         y=y,
-        name=entry,
-        legendgroup=entry,
-        showlegend=not any(other.name == entry for other in figure.data),
         hovertext=list(said) or [f"{entry}: {measures.number(measure, value)}" for value in x],
         hoverinfo="text",
-        row=1,
-        col=col,
     )
 
 

@@ -28,8 +28,6 @@ AXES = {
 }
 ARCS = 36
 """Of the circle, as for the trials' entropy (`stopgrad.experiments.exact.raft2021.circle`)."""
-OURS, THEIRS = 1.05, 1.1
-"""Where the marks beside the traces stand, in lengths of the training."""
 
 
 def circle(row: Row) -> "Figure":
@@ -123,19 +121,14 @@ def predictors(row: Row) -> "Figure":
         height=260,
     )
     colours = _colours(row)
-    last = _last_epoch(row)
     panels = (("loss", 1, 1), (UNIFORMITY, 1, 2), (ALIGNMENT, 2, 1), ("online_probe", 2, 2))
     for name, r, c in panels:
-        _over_epochs(figure, row, name, colours, r, c)
+        traces.draw_arms(figure, row, name, colours, since=traces.TRAINED, row=r, col=c)
         style.axes(figure, EPOCH, AXES.get(name, "accuracy"), row=r, col=c)
         if name != "loss":
-            measure = PROBE if name == "online_probe" else name
-            untrained = traces.values(row, UNTRAINED, measure)
-            traces.level(figure, (0, last), untrained, UNTRAINED, row=r, col=c)
-            if figure.data:
-                traces.paper(figure, THEIRS * last, row, measure, colours, row=r, col=c)
+            _given(figure, row, PROBE if name == "online_probe" else name, colours, r, c)
     probes = {arm: traces.values(row, arm, PROBE) for arm in colours}
-    traces.ends(figure, OURS * last, probes, colours, "linear probe at the end", row=2, col=2)
+    traces.ends(figure, traces.OURS * _last_epoch(row), probes, colours, traces.AT_THE_END, row=2, col=2)
     figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(tickformat=".0%", row=2, col=2)
     return figure
@@ -155,15 +148,11 @@ def weights(row: Row) -> "Figure":
         row_gap=0.14,
         share_y=True,
     )
-    last = _last_epoch(row)
     for r, measure in enumerate((ALIGNMENT, UNIFORMITY), start=1):
         for c, (group, _) in enumerate(groups, start=1):
             colours = {arm: colour for arm, colour in _colours_of_beta(row).items() if arm.startswith(group)}
-            _over_epochs(figure, row, measure, colours, r, c)
-            untrained = traces.values(row, UNTRAINED, measure)
-            traces.level(figure, (0, last), untrained, UNTRAINED, row=r, col=c)
-            if figure.data:
-                traces.paper(figure, THEIRS * last, row, measure, colours, row=r, col=c)
+            traces.draw_arms(figure, row, measure, colours, since=traces.TRAINED, row=r, col=c)
+            _given(figure, row, measure, colours, r, c)
             style.axes(figure, EPOCH if r == 2 else "", AXES[measure] if c == 1 else "", row=r, col=c)
     figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(showticklabels=True)
@@ -240,12 +229,12 @@ def _colours_of_beta(row: Row) -> dict[str, str]:
     return {arm: style.SERIES[order.index(beta)] for arm, beta in betas.items()}
 
 
-def _over_epochs(
-    figure: "Figure", shown: Row, name: str, colours: dict[str, str], row: int, col: int
-) -> None:
-    for arm, colour in colours.items():
-        trace = traces.collect(traces.of_arm(shown, arm), name, since=traces.TRAINED)
-        traces.draw(figure, trace, arm, colour, row=row, col=col)
+def _given(figure: "Figure", shown: Row, measure: str, colours: dict[str, str], row: int, col: int) -> None:
+    """What stands beside a panel's traces: the level of untrained weights, and the paper's numbers."""
+    last = _last_epoch(shown)
+    traces.level(figure, (0, last), traces.values(shown, UNTRAINED, measure), UNTRAINED, row=row, col=col)
+    if figure.data:
+        traces.paper(figure, traces.THEIRS * last, shown, measure, colours, row=row, col=col)
 
 
 def _last_epoch(row: Row) -> float:

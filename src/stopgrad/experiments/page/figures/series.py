@@ -29,6 +29,11 @@ def names(row: Row) -> list[str]:
     return [arm.name for arm in row.experiment.arms]
 
 
+def colours(row: Row) -> dict[str, str]:
+    """Arm -> its colour, as far as there are colours."""
+    return dict(zip(names(row), style.SERIES, strict=False))
+
+
 def courses(
     row: Row,
     y: dict[str, str],
@@ -37,7 +42,6 @@ def courses(
     *,
     x: tuple[str, str] = ("t", TIME),
     log: str = "",
-    height: int = 340,
 ) -> "Figure":
     """A panel for every series of ``y``, name -> axis title, in it a line or a bundle of lines an arm.
 
@@ -47,11 +51,10 @@ def courses(
         title, see: see `style.canvas`.
         x: name and axis title of what they are over.
         log: axes that are logarithmic: "", "x", "y" or "xy"; what is not above 0 is not drawn there.
-        height: of the panels.
     """
-    figure = style.canvas(title, see, panels=[""] * len(y), height=height, gap=0.1)
+    figure = style.canvas(title, see, panels=[""] * len(y), gap=0.1)
     for col, (name, axis) in enumerate(y.items(), start=1):
-        for colour, arm in zip(style.SERIES, names(row), strict=False):
+        for arm, colour in colours(row).items():
             found, along = series(row, arm, name), series(row, arm, x[0])
             for line in found if found and isinstance(found[0], list) else [found]:
                 if line:

@@ -9,6 +9,7 @@ from stopgrad.experiments.ledger import Row
 from stopgrad.experiments.page import measures
 from stopgrad.experiments.page.figures.series import (
     TIME,
+    colours,
     courses,
     drawn,
     logarithmic,
@@ -50,7 +51,7 @@ def figure2(row: Row) -> "Figure":
         (1, 2): ("s", "s, of F = E[z z<sup>T</sup>]"),
         (2, 1): ("cosine", "|cos(u, W<sub>p</sub> u)|"),
     }
-    for colour, arm in zip(style.SERIES, names(row), strict=False):
+    for arm, colour in colours(row).items():
         for record in records(row, arm):
             for (line, col), (name, _) in curves.items():
                 values = record.result.series.get(name, [])
@@ -219,7 +220,7 @@ def figure7(row: Row) -> "Figure":
         share_y=True,
         gap=0.03,
     )
-    for colour, arm in zip(style.SERIES, names(row), strict=False):
+    for arm, colour in colours(row).items():
         for col, mean in enumerate(series(row, arm, "mean")[: len(etas)], start=1):
             shown = arm.replace("gamma_a", "γ<sub>a</sub>")
             style.line(figure, *drawn(series(row, arm, "t"), mean, "x"), shown, colour, col=col)
@@ -301,16 +302,15 @@ def _marks(
     figure: "Figure", entry: str, colour: str, symbol: str, points: list[tuple[float, float]], col: int
 ) -> None:
     if points:
-        figure.add_scatter(
+        style.scatter(
+            figure,
+            entry,
+            1,
+            col,
             x=[x for x, _ in points],
             y=[y for _, y in points],
             mode="markers",
-            name=entry,
-            legendgroup=entry,
-            showlegend=not any(trace.name == entry for trace in figure.data),
             marker={"color": colour, "size": 7, "symbol": symbol},
-            row=1,
-            col=col,
         )
 
 
@@ -325,7 +325,7 @@ def _modes_learned(row: Row) -> "Figure":
         gap=0.12,
     )
     for col, name in ((1, "rho"), (2, "overlap")):
-        for colour, arm in zip(style.SERIES, names(row), strict=False):
+        for arm, colour in colours(row).items():
             values = series(row, arm, name)
             points = [(float(place), value) for place, value in enumerate(values, start=1)]
             _marks(figure, arm, colour, "circle", points, col)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 TRAINED = 1
 """First epoch of a training's traces: before it batch normalisation has no statistics to evaluate with."""
-PAPER = "the paper's number"
+PAPER, AT_THE_END = "the paper's number", "linear probe at the end"
+"""Of the marks beside the traces, in the legend."""
+OURS, THEIRS = 1.05, 1.1
+"""Where the marks beside the traces stand, in lengths of the training."""
 SEE = "Lines are means, bands hold all seeds."
 
 
@@ -63,22 +66,29 @@ def collect(
     return Trace(np.array(places, dtype=np.float64), mean, low, high)
 
 
-def draw(
-    figure: "Figure",
-    trace: Trace,
-    arm: str,
-    colour: str,
-    *,
-    row: int = 1,
-    col: int = 1,
-    dash: str = "solid",
-) -> None:
+def draw(figure: "Figure", trace: Trace, arm: str, colour: str, *, row: int = 1, col: int = 1) -> None:
     """The mean within the band of all seeds; nothing where there are no points."""
     if not len(trace.x):
         return
     if (trace.low < trace.high).any():
         style.band(figure, trace.x, trace.low, trace.high, arm, colour, row=row, col=col)
-    style.line(figure, trace.x, trace.mean, arm, colour, row=row, col=col, dash=dash)
+    style.line(figure, trace.x, trace.mean, arm, colour, row=row, col=col)
+
+
+def draw_arms(
+    figure: "Figure",
+    shown: Row,
+    name: str,
+    colours: Mapping[str, str],
+    *,
+    along: str | None = "epoch",
+    since: float = -math.inf,
+    row: int = 1,
+    col: int = 1,
+) -> None:
+    """A series of some arms, arm -> colour, each as `collect` and `draw` have it."""
+    for arm, colour in colours.items():
+        draw(figure, collect(of_arm(shown, arm), name, along, since), arm, colour, row=row, col=col)
 
 
 def of_arm(row: Row, arm: str) -> list[Mapping[str, list[Any]]]:
@@ -182,13 +192,14 @@ def _marks(
     """One trace of marks in the arms' colours; of several of one name the first stands in the legend."""
     if not points:
         return
-    figure.add_scatter(
+    style.scatter(
+        figure,
+        name,
+        row,
+        col,
         x=[x] * len(points),
         y=list(points.values()),
         text=list(points),
-        name=name,
-        legendgroup=name,
-        showlegend=not any(other.name == name for other in figure.data),
         mode="markers",
         hovertemplate=f"%{{text}}: %{{y:.4g}}<extra>{name}</extra>",
         marker={
@@ -197,7 +208,5 @@ def _marks(
             "color": [colours[arm] for arm in points],
             "line": {"width": 2, "color": [colours[arm] for arm in points]},
         },
-        row=row,
-        col=col,
         **more,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stopgrad.experiments.ledger import Row
 from stopgrad.experiments.page.figures import arms, traces
-from stopgrad.experiments.page.figures.series import names
+from stopgrad.experiments.page.figures.series import colours, names
 from stopgrad.experiments.statistics import summarise
 from stopgrad.theory.figures import style
 
@@ -17,7 +17,6 @@ PROBE = "linear_probe"
 NO_BN = ", no final BN"
 ENDS = (("", "z ends in batch normalisation"), (NO_BN, "z ends without it"))
 EPOCH = "epoch"
-AT_THE_END = "linear probe at the end"
 FOLLOWED = {
     "online_probe": ("online probe", "accuracy"),
     "knn": ("kNN", "accuracy"),
@@ -37,17 +36,17 @@ def training(row: Row, followed: Sequence[str], title: str, see: str) -> "Figure
     figure = style.canvas(
         title, f"{see}<br>{traces.SEE}", panels=[FOLLOWED[name][0] for name in followed], height=300
     )
-    colours = _coloured(row)
+    coloured = colours(row)
     for col, name in enumerate(followed, start=1):
-        drawn = [traces.collect(traces.of_arm(row, arm), name, since=traces.TRAINED) for arm in colours]
-        for trace, (arm, colour) in zip(drawn, colours.items(), strict=True):
+        drawn = [traces.collect(traces.of_arm(row, arm), name, since=traces.TRAINED) for arm in coloured]
+        for trace, (arm, colour) in zip(drawn, coloured.items(), strict=True):
             traces.draw(figure, trace, arm, colour, col=col)
         if name == "online_probe":
             last = max((trace.x[-1] for trace in drawn if len(trace.x)), default=1)
-            probes = {arm: traces.values(row, arm, PROBE) for arm in colours}
-            traces.ends(figure, 1.05 * last, probes, colours, AT_THE_END, col=col)
+            probes = {arm: traces.values(row, arm, PROBE) for arm in coloured}
+            traces.ends(figure, traces.OURS * last, probes, coloured, traces.AT_THE_END, col=col)
             if figure.data:
-                traces.paper(figure, 1.1 * last, row, PROBE, colours, col=col)
+                traces.paper(figure, traces.THEIRS * last, row, PROBE, coloured, col=col)
         style.axes(figure, EPOCH, FOLLOWED[name][1], col=col)
         if FOLLOWED[name][1] == "accuracy":
             figure.update_yaxes(tickformat=".0%", row=1, col=col)
@@ -69,7 +68,7 @@ def pushed(row: Row) -> "Figure":
     )
     for c, (end, _) in enumerate(ENDS, start=1):
         for r, name in enumerate(("m_o", "m_r"), start=1):
-            _by_step(figure, row, _ending(row, end), name, r, c)
+            traces.draw_arms(figure, row, name, _ending(row, end), along=None, row=r, col=c)
             axis = {"m_o": "m<sub>o</sub> = ‖o‖", "m_r": "m<sub>r</sub>"}[name] if c == 1 else ""
             style.axes(figure, "step" if r == 2 else "", axis, row=r, col=c)
     figure.update_yaxes(showticklabels=True)
@@ -118,10 +117,9 @@ def recovery(row: Row) -> "Figure":
     )
     epochs = sum(length for _, length in PHASES)
     for col, (end, _) in enumerate(ENDS, start=1):
-        _by_step(figure, row, _ending(row, end), "m_r", 1, col)
-        steps = max(
-            (len(s.get("m_r", [])) for arm in _ending(row, end) for s in traces.of_arm(row, arm)), default=0
-        )
+        ending = _ending(row, end)
+        traces.draw_arms(figure, row, "m_r", ending, along=None, col=col)
+        steps = max((len(s.get("m_r", [])) for arm in ending for s in traces.of_arm(row, arm)), default=0)
         begin = 0.0
         for name, length in PHASES if steps else ():
             figure.add_annotation(
@@ -180,7 +178,7 @@ def temperature_of_training(row: Row) -> "Figure":
         height=320,
     )
     for col, (measure, axis) in enumerate(((PROBE, "accuracy"), ("covariance", COVARIANCE)), start=1):
-        for arm, colour in _coloured(row).items():
+        for arm, colour in colours(row).items():
             found = traces.values(row, arm, measure)
             temperature = _temperature(row, arm)
             traces.seeds(figure, temperature, found, arm, colour, col=col)
@@ -194,17 +192,8 @@ def temperature_of_training(row: Row) -> "Figure":
 
 def _covariance(figure: "Figure", row: Row, col: int) -> None:
     """A panel with the covariance over the epochs of every arm."""
-    for arm, colour in _coloured(row).items():
-        trace = traces.collect(traces.of_arm(row, arm), "covariance")
-        traces.draw(figure, trace, arm, colour, col=col)
+    traces.draw_arms(figure, row, "covariance", colours(row), col=col)
     style.axes(figure, EPOCH, COVARIANCE, col=col)
-
-
-def _by_step(figure: "Figure", shown: Row, named: Sequence[str], name: str, row: int, col: int) -> None:
-    """A series of every step for some arms."""
-    for arm, colour in zip(named, style.SERIES, strict=False):
-        trace = traces.collect(traces.of_arm(shown, arm), name, along=None)
-        traces.draw(figure, trace, arm, colour, row=row, col=col)
 
 
 def _crossing(figure: "Figure", found: list[float], name: str, colour: str, col: int) -> None:
@@ -224,14 +213,10 @@ def _crossing(figure: "Figure", found: list[float], name: str, colour: str, col:
         )
 
 
-def _coloured(row: Row) -> dict[str, str]:
-    """Arm -> its colour."""
-    return dict(zip(names(row), style.SERIES, strict=False))
-
-
-def _ending(row: Row, end: str) -> list[str]:
-    """Arms whose projector ends in batch normalisation, or without."""
-    return [arm for arm in names(row) if arm.endswith(NO_BN) == bool(end)]
+def _ending(row: Row, end: str) -> dict[str, str]:
+    """Arms whose projector ends in batch normalisation, or without -> their colours."""
+    ending = [arm for arm in names(row) if arm.endswith(NO_BN) == bool(end)]
+    return dict(zip(ending, style.SERIES, strict=False))
 
 
 def _temperature(row: Row, arm: str) -> float:

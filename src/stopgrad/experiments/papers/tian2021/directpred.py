@@ -1,8 +1,8 @@
 """DirectPred (Tian et al. 2021, section 4) against learned predictors, trained on `digits`."""
 
-from stopgrad.experiments.papers.tian2021.learned import LEARNED, MINUTES, PROBE
+from stopgrad.experiments.papers.tian2021.learned import LEARNED, PROBE
 from stopgrad.experiments.rules import All, Greater, Indistinguishable, Under, Unreachable
-from stopgrad.experiments.schema import DIGITS, SEEDS, Arm, Experiment
+from stopgrad.experiments.schema import DIGITS, MINUTES, SEEDS, Arm, Experiment
 
 EPS = (0.0, 0.01, 0.1, 0.5)
 

@@ -3,15 +3,13 @@
 from typing import Any
 
 from stopgrad.experiments.rules import All, Greater, Under, Within
-from stopgrad.experiments.schema import DIGITS, QUICK, SEEDS, Arm, Experiment
+from stopgrad.experiments.schema import DIGITS, MINUTES, QUICK, SEEDS, Arm, Experiment
 
 LEARNED = Arm("learned", {"method": "byol-lp"})
 """BYOL with a learned linear predictor without bias: the paper's baseline."""
 SAME = {"target": {"kind": "same"}}
 """No EMA: the target is the online network, stop-gradient stays."""
 PROBE = "linear_probe"
-MINUTES = 0.7
-"""Of one run of 24 epochs on one core, measured with both cores busy."""
 
 FREQUENCIES = (1, 2, 3, 5)
 
