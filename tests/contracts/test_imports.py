@@ -23,6 +23,7 @@ LAYERS = (
     ("postmortem",),
     ("jobs",),
     ("experiments",),
+    ("explorer",),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -101,6 +102,17 @@ def test_imports_point_downward():
     assert not wrong
 
 
+def test_what_makes_numbers_imports_no_pictures():
+    """The store's digest of the source of an exact trial leaves theory/figures out."""
+    making = [*(PACKAGE / "experiments/exact").rglob("*.py"), *(PACKAGE / "theory").rglob("*.py")]
+    drawing = PACKAGE / "theory/figures"
+    assert not [
+        str(path)
+        for path in making
+        if not path.is_relative_to(drawing) and "theory.figures" in path.read_text()
+    ]
+
+
 def python(script: str) -> str:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -151,3 +163,16 @@ def test_diagnostics_need_torch_alone():
     names = ast.literal_eval(loaded)
     assert "stopgrad.diagnostics" in names
     assert [n for n in names if n != "stopgrad" and not n.startswith("stopgrad.diagnostics")] == []
+
+
+def test_the_explorers_page_is_there_before_the_theory():
+    loaded = python(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from starlette.testclient import TestClient\n"
+        "from stopgrad.explorer.app import create_app\n"
+        "client = TestClient(create_app([], Path('none')), base_url='http://127.0.0.1')\n"
+        "assert client.get('/').status_code == client.get('/api/views').status_code == 200\n"
+        "print(sorted(set(sys.modules) & {'torch', 'scipy', 'sklearn', 'plotly', 'lightning_fabric'}))"
+    )
+    assert loaded == "[]"

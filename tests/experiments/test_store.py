@@ -72,8 +72,9 @@ def test_this_environment_names_what_numbers_depend_on():
 @pytest.fixture
 def package(tmp_path):
     files = (
-        "parts/a.py", "theory/b.py", "report/c.py", "cli/d.py", "experiments/papers/e.py", "files.py",
-        "experiments/rules.py", "experiments/trials.py", "experiments/exact/f.py", "reporting.py",
+        "parts/a.py", "theory/b.py", "theory/figures/g.py", "report/c.py", "cli/d.py", "explorer/h.py",
+        "experiments/papers/e.py", "files.py", "experiments/rules.py", "experiments/trials.py",
+        "experiments/exact/f.py", "reporting.py",
     )  # fmt: skip
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +96,8 @@ def digests(package):
         ("experiments/trials.py", True, True),
         ("theory/b.py", False, True),
         ("experiments/exact/f.py", False, True),
+        ("theory/figures/g.py", False, False),
+        ("explorer/h.py", False, False),
         ("report/c.py", False, False),
         ("cli/d.py", False, False),
         ("experiments/papers/e.py", False, False),

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from stopgrad.errors import MissingExtra, UsageError
-from stopgrad.theory import nonisotropic, representation
+from stopgrad.theory import representation, triplet
+from stopgrad.theory.assumptions import nearly_aligned, predictor_parts
 from stopgrad.theory.basins import collapses
 from stopgrad.theory.figures import FIGURES, make_figure, write_figure
 from stopgrad.theory.figures.hyper_parameters import decay_share
-from stopgrad.theory.figures.matrices import nearly_aligned, predictor_parts
 from stopgrad.theory.figures.plane import Plane, flow_times
 from stopgrad.theory.fixed_points import fixed_points, jacobian, roots
 from stopgrad.theory.flow import Flow
@@ -32,6 +32,10 @@ SMALL = {
     "halvagal2023-fig5": {"steps": 20, "batch": 10},
     "basin-map": {"points": 21},
     "phase-diagram": {"x": "eta=0:0.3:5", "y": "beta=0.05:1:3", "t_end": 10.0},
+    "mode-plane": {"basin": False},
+    "mode-course": {},
+    "two-eigenvalues": {},
+    "matrix-flow": {"n": 3, "points": 9, "t_end": 30.0},
 }
 
 
@@ -58,7 +62,7 @@ def test_every_figure_can_be_read_without_the_paper(drawn, name):
     assert len(figure.layout.title.subtitle.text) > 20
     # the lowest row has titles below, the first panel of each row beside
     below = [axis for axis in figure.select_xaxes() if axis.title.text]
-    rows = 2 if name in ("tian2021-fig5", "halvagal2023-fig5") else 1
+    rows = 2 if name in ("tian2021-fig5", "halvagal2023-fig5", "mode-course", "matrix-flow") else 1
     assert len(below) * rows == len(list(figure.select_xaxes()))
     assert sum(bool(axis.title.text) for axis in figure.select_yaxes()) >= rows
     legend = [trace.name for trace in figure.data if trace.showlegend]
@@ -335,7 +339,7 @@ def test_fig9_grows_only_where_K_has_a_negative_eigenvalue():
 
 def test_fig10_points_where_the_flow_points(drawn):
     figure = drawn["tian2021-fig10"]
-    panels = nonisotropic.tian2021_fig10(points=5)
+    panels = triplet.tian2021_fig10(points=5)
     for col, plane in enumerate(panels, start=1):
         arrow = line(figure, "direction of the flow", col)
         x, y = (np.reshape(values, (-1, 3)) for values in (arrow.x, arrow.y))

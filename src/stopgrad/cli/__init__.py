@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from stopgrad.cli import catalog, diagnose, reproduce, runs, theory
+from stopgrad.cli import catalog, diagnose, explore, reproduce, runs, theory
 from stopgrad.errors import UsageError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.add_typer(runs.app)
 app.add_typer(diagnose.app)
 app.add_typer(catalog.app)
 app.add_typer(reproduce.app)
+app.add_typer(explore.app)
 app.add_typer(theory.app, name="theory")
 
 

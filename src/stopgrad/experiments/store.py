@@ -30,7 +30,7 @@ DIGITS = 16
 """Of the hash, in a file's name."""
 
 # Pages and commands make no numbers, nor do the experiments' own texts, rules and executors
-SILENT = ("report", "cli", "experiments")
+SILENT = ("report", "cli", "explorer", "experiments", "theory/figures")
 SPOKEN: dict[Kind, tuple[str, ...]] = {
     "training": ("experiments/trials.py",),
     "exact": ("experiments/trials.py", "experiments/exact"),

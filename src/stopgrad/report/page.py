@@ -32,7 +32,7 @@ def frame(title: str, header: str, sections: Sequence[str], footer: str = "") ->
         MissingExtra: if plotly is not installed.
     """
     plotly = require("plotly.offline", "report").get_plotlyjs()
-    script = _asset("page.js")
+    script = _asset("theme.js") + _asset("page.js")
     return Template(_asset("page.html")).substitute(
         title=title,
         style=_asset("page.css"),

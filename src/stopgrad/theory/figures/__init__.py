@@ -1,4 +1,4 @@
-"""Pictures of the theory by name: the papers' figures, and two that they do not have.
+"""Pictures of the theory by name: the papers' figures, and some that they do not have.
 
     figure = make_figure("tian2021-fig3", etas=[0, 0.05])
     write_figure(figure, Path("fig3.html"))
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stopgrad.errors import UsageError, nearest, unknown
-from stopgrad.theory.figures import hyper_parameters, matrices, plane, spectra, triplet
+from stopgrad.theory.figures import hyper_parameters, matrices, mode, pair, plane, spectra, triplet
 from stopgrad.theory.figures.export import check_suffix, write_figure
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ FIGURES: dict[str, Figure] = {
         Figure(
             "phase-diagram", "how a mode ends over any two parameters", "", hyper_parameters.phase_diagram,
         ),
+        Figure("mode-plane", "one mode in the plane of p and s, from one start", "", mode.mode_plane),
+        Figure("mode-course", "p, s, tau and k of one mode over time", "", mode.mode_course),
+        Figure("two-eigenvalues", "two eigenvalues of a representation", "", pair.two_eigenvalues),
+        Figure("matrix-flow", "predictor and correlation as matrices", "", matrices.matrix_flow),
     )
 }  # fmt: skip
 

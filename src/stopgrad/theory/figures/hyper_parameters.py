@@ -143,6 +143,12 @@ def phase_diagram(
             style.boundary(figure, x_values, y_values, values, 0.0, "smallest k = 0", style.INK)
         edge = lost.astype(np.float64)
         style.boundary(figure, x_values, y_values, edge, 0.5, "edge of collapse", style.RED)
+    figure.update_traces(
+        selector={"type": "heatmap"}, text=causes(settings, lost), hoverinfo="all",
+        hovertemplate=(
+            f"{_symbol(x_name)} = %{{x:.4g}}<br>{_symbol(y_name)} = %{{y:.4g}}<br>%{{text}}<extra></extra>"
+        ),
+    )  # fmt: skip
     style.boundary(
         figure, x_values, y_values, decay_share(settings), 1.0,
         "4 η (1 + σ²) = τ²: beyond, every start collapses", style.ORANGE, "dash",
@@ -181,6 +187,25 @@ def decay_share(settings: Mapping[str, Any]) -> np.ndarray:
     return np.where(stuck, np.nan, share)
 
 
+def causes(settings: Mapping[str, Any], lost: np.ndarray) -> np.ndarray:
+    """Why each mode ends as it does, in words; ``lost`` is whether it collapses, and gives the shape."""
+    share = np.broadcast_to(decay_share(settings), lost.shape)
+    return np.select(
+        [~lost, np.isnan(share), share > 1],
+        [
+            "keeps a feature",
+            "collapses: the target never moves",
+            "collapses, whatever the start: η > τ² / (4 (1 + σ²))",
+        ],
+        "collapses: the start is in the basin of s = 0",
+    )
+
+
+def _symbol(name: str) -> str:
+    rest = {"tau0": "τ(0)", "fixed_tau": "τ", "s0": "s(0)", "p0": "p(0)", "t_end": "end at t"}
+    return rest.get(name, style.SYMBOLS[name].split(",")[0])
+
+
 def _phase_texts(colour: str, fixed: Mapping[str, float]) -> tuple[str, str]:
     """Title and subtitle."""
     readings = {
@@ -196,10 +221,7 @@ def _phase_texts(colour: str, fixed: Mapping[str, float]) -> tuple[str, str]:
         "collapsed": ("What collapses", "Red settings end at s = 0."),
     }
     title, reading = readings[colour]
-    rest = {"tau0": "τ(0)", "fixed_tau": "τ", "s0": "s(0)", "p0": "p(0)", "t_end": "end at t"}
-    names = [
-        f"{rest.get(name, style.SYMBOLS[name].split(',')[0])} = {value:g}" for name, value in fixed.items()
-    ]
+    names = [f"{_symbol(name)} = {value:g}" for name, value in fixed.items()]
     return title, f"{reading}<br>{', '.join(names)}."
 
 

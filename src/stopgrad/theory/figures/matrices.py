@@ -9,20 +9,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import expm
 
 from stopgrad.errors import UsageError
+from stopgrad.theory.assumptions import (
+    RTOL,
+    commutator_growth,
+    nearly_aligned,
+    predictor_parts,
+    random_starts,
+    target_cosines,
+)
 from stopgrad.theory.domain import POSITIVE
 from stopgrad.theory.figures import style
 from stopgrad.theory.figures.arguments import number, several, span, whole
-from stopgrad.theory.flow import Flow
 from stopgrad.theory.reduced import Reduced
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 FIRST = 1e-2  # time of the first point of a curve; the axis is logarithmic
-RTOL = 1e-8
+LARGEST = 16  # matrices of which each eigenvalue can still be told apart
 
 
 def tian2021_fig7(
@@ -80,18 +86,6 @@ def tian2021_fig7(
     return figure
 
 
-def target_cosines(
-    starts: Sequence[tuple[np.ndarray, np.ndarray]], t: np.ndarray, eta: float, beta: float, sigma2: float
-) -> np.ndarray:
-    """Cosine of W_a and W at the times after the first, for starts W, W_p and W_a = 0. (R, T - 1)"""
-    runs = []
-    for W, W_p in starts:
-        same = np.eye(len(W))
-        flow = Flow(same, sigma2 * same, W, W_p, np.zeros_like(W), beta=beta, eta=eta)
-        runs.append(flow.trajectory(t, rtol=RTOL).target_cosine[1:])
-    return np.stack(runs)
-
-
 def tian2021_fig8(
     etas: Sequence[float] = (0.001, 0.01, 0.05),
     taus: Sequence[float] = (0.2, 0.6, 1.0),
@@ -136,16 +130,6 @@ def tian2021_fig8(
     return figure
 
 
-def predictor_parts(
-    W_p: np.ndarray, t: np.ndarray, eta: float, tau: float, sigma2: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Norms of W_p's symmetric and antisymmetric part, from F = W_p^T W_p. (T,) each"""
-    start = Reduced(W_p, W_p.T @ W_p, tau=tau, eta=eta, sigma2=sigma2, symmetric=False)
-    path = start.trajectory(t, rtol=RTOL).W_p
-    turned = np.swapaxes(path, 1, 2)
-    return np.linalg.norm(path + turned, axis=(1, 2)) / 2, np.linalg.norm(path - turned, axis=(1, 2)) / 2
-
-
 def tian2021_fig9(
     etas: Sequence[float] = (0.0, 0.01, 0.05),
     taus: Sequence[float] = (0.2, 0.6, 1.0),
@@ -172,7 +156,7 @@ def tian2021_fig9(
     """
     decays, shares = several("etas", etas, "eta", 4), several("taus", taus, "tau", 6)
     variance = number("sigma2", sigma2)
-    W_p, F = nearly_aligned(n, span("p_range", p_range), number("angle", angle, POSITIVE), seed)
+    W_p, F = _turned(n, p_range, angle, seed)
     t = _times(t_end, points)
     figure = style.canvas(
         "Eigenspaces that nearly agree can drift apart before they align",
@@ -195,35 +179,73 @@ def tian2021_fig9(
     return figure
 
 
-def nearly_aligned(
-    n: int, p_range: tuple[float, float], angle: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """W_p diagonal, and F with its squared eigenvalues and eigenvectors turned at random. (n, n) each"""
-    random = np.random.default_rng(whole("seed", seed, 0))
-    p = random.uniform(*p_range, whole("n", n, 2))
-    turn = random.standard_normal((n, n))
-    vectors = expm(angle * (turn - turn.T))
-    F = (vectors * p**2) @ vectors.T
-    return np.diag(p), (F + F.T) / 2
+def matrix_flow(
+    alpha_p: float = 1.0,
+    eta: float = 0.04,
+    sigma2: float = 0.5,
+    tau: float = 1.0,
+    n: int = 6,
+    p_range: Sequence[float] = (0.05, 0.5),
+    angle: float = 0.2,
+    seed: int = 0,
+    t_end: float = 200.0,
+    points: int = 120,
+) -> "Figure":
+    """Predictor and correlation as matrices: their eigenvalues, and how well their eigenvectors agree.
 
-
-def commutator_growth(
-    W_p: np.ndarray, F: np.ndarray, t: np.ndarray, eta: float, tau: float, sigma2: float
-) -> np.ndarray:
-    """||F W_p - W_p F|| over its value at t = 0. (T,)"""
-    norm = Reduced(W_p, F, tau=tau, eta=eta, sigma2=sigma2).trajectory(t, rtol=RTOL).commutator_norm
-    return norm / norm[0]
+    Args:
+        alpha_p, eta, sigma2, tau: see :class:`stopgrad.theory.reduced.Reduced`.
+        n: inputs and outputs, 2 to 16.
+        p_range: eigenvalues of W_p at the start are uniform in it; those of F are their squares.
+        angle: size of the rotation between the eigenvectors of W_p and F at the start.
+        seed: of the start.
+        t_end: end of the time axis, > 0.01.
+        points: points of a curve.
+    """
+    if whole("n", n, 2) > LARGEST:
+        raise UsageError(f"n: {n} is outside its domain [2, {LARGEST}]")
+    W_p, F = _turned(n, p_range, angle, seed)
+    t = _times(t_end, points)
+    path = Reduced(W_p, F, tau, alpha_p, eta, sigma2).trajectory(t, rtol=RTOL)
+    figure = style.canvas(
+        "Predictor and correlation turn towards each other",
+        "Each line is an eigenvalue of W<sub>p</sub> or of F = W X W<sup>T</sup>. Alignment is the mean "
+        "cosine of u and W<sub>p</sub> u<br>over F's eigenvectors u; the commutator's norm must fall below "
+        "Theorem 3's bound.",
+        panels=("eigenvalues of W<sub>p</sub>", "eigenvalues of F", "alignment", "‖[F, W<sub>p</sub>]‖"),
+        rows=2,
+        height=220,
+        gap=0.12,
+        row_gap=0.24,
+    )
+    for col, (values, name, colour) in enumerate(
+        ((path.eigenvalues_W_p, "of W<sub>p</sub>", style.BLUE), (path.eigenvalues_F, "of F", style.GREEN)), 1
+    ):
+        for one in values.T:
+            style.line(figure, t[1:], one[1:], name, colour, width=1.5, col=col)
+    style.line(figure, t[1:], path.alignment[1:], "alignment", style.PURPLE, row=2)
+    style.line(figure, t[1:], path.commutator_norm[1:], "commutator", style.ORANGE, row=2, col=2)
+    style.line(
+        figure, t[1:], path.theorem3_bound[1:], "Theorem 3's bound", style.INK, dash="dot", row=2, col=2
+    )
+    for panel, title in enumerate(("eigenvalue", "eigenvalue", "mean cosine", "Frobenius norm")):
+        row, col = panel // 2 + 1, panel % 2 + 1
+        style.axes(figure, style.SYMBOLS["t"] if row == 2 else "", title, row=row, col=col)
+    figure.update_xaxes(type="log", dtick=1)
+    figure.update_yaxes(range=[0, 1.03], row=2, col=1)
+    figure.update_yaxes(type="log", exponentformat="power", row=2, col=2)
+    return figure
 
 
 def _starts(n: int, scale: float, runs: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of random matrices (n, n)."""
-    size = number("scale", scale, POSITIVE) / whole("n", n, 2) ** 0.5
-    first = whole("seed", seed, 0)
-    found = []
-    for run in range(whole("runs", runs)):
-        W, W_p = size * np.random.default_rng(first + run).standard_normal((2, n, n))
-        found.append((W, W_p))
-    return found
+    size, count = number("scale", scale, POSITIVE), whole("runs", runs)
+    return random_starts(whole("n", n, 2), size, count, whole("seed", seed, 0))
+
+
+def _turned(n: int, p_range: Sequence[float], angle: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    low, high = span("p_range", p_range)
+    size = number("angle", angle, POSITIVE)
+    return nearly_aligned(whole("n", n, 2), (low, high), size, whole("seed", seed, 0))
 
 
 def _times(t_end: float, points: int) -> np.ndarray:

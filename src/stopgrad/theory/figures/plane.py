@@ -125,12 +125,12 @@ def tian2021_fig3(
     """
     decays = several("etas", etas, "eta", 4)
     points = whole("points", points, 10)
-    planes = [_plane(alpha_p, eta, sigma2, tau, p_range, s_max) for eta in decays]
+    planes = [plane_of(alpha_p, eta, sigma2, tau, p_range, s_max) for eta in decays]
     figure = style.canvas(
         "Where a mode goes: flow of p and s while τ is held",
         "A solution ends at p = τ / (1 + σ²) or near it, a feature learned, or at s = 0, collapse (red). "
         "Without decay whole lines are fixed,<br>so the start is never forgotten. With decay all falls "
-        f"onto the parabola; there two points attract, or with too much decay only 0. {_held(planes[0])}",
+        f"onto the parabola; there two points attract, or with too much decay only 0. {held_text(planes[0])}",
         panels=[f"η = {eta:g}" for eta in decays],
         height=390,
         share_y=True,
@@ -142,10 +142,10 @@ def tian2021_fig3(
         style.flow_lines(
             figure, *plane.flow(*plane.starts(), flow_times(2 * points)), "solutions", style.BLUE, col=col
         )
-        _draw_parabola(figure, plane, points, col)
-        _draw_nullclines(figure, plane, points, col)
+        draw_parabola(figure, plane, points, col)
+        draw_nullclines(figure, plane, points, col)
         style.line(figure, *plane.edge(points), EDGE, style.RED, col=col)
-        _draw_fixed(figure, plane, col)
+        draw_fixed(figure, plane, col)
         style.axes(
             figure, style.SYMBOLS["p"], style.SYMBOLS["s"] if col == 1 else "", col=col,
             x_range=plane.p_range, y_range=(-0.03 * plane.s_max, plane.s_max),
@@ -218,7 +218,7 @@ def basin_map(
     """
     points = whole("points", points, 2)
     # a target that moves comes to rest where the online network is: there the plane is that of tau = 1
-    plane = _plane(alpha_p, eta, sigma2, 1.0 if fixed_tau is None else fixed_tau, p_range, s_max)
+    plane = plane_of(alpha_p, eta, sigma2, 1.0 if fixed_tau is None else fixed_tau, p_range, s_max)
     p0, s0 = plane.mesh(points)
     rate, share = number("beta", beta), number("tau0", tau0)
     modes = Modes(
@@ -226,7 +226,7 @@ def basin_map(
         fixed_tau=None if fixed_tau is None else plane.tau,
     )  # fmt: skip
     if modes.held:
-        name, dash, setting = EDGE, "solid", _held(plane)
+        name, dash, setting = EDGE, "solid", held_text(plane)
     else:
         name, dash = f"{EDGE} if τ were 1 throughout", "dot"
         setting = (
@@ -239,10 +239,10 @@ def basin_map(
         height=480,
     )
     style.regions(figure, p0[0], s0[:, 0], collapses(modes).numpy())
-    _draw_parabola(figure, plane, points)
+    draw_parabola(figure, plane, points)
     if modes.held or rate > 0:
         style.line(figure, *edge, name, style.RED, dash=dash)
-        _draw_fixed(figure, plane)
+        draw_fixed(figure, plane)
     style.axes(
         figure,
         style.SYMBOLS["p0"],
@@ -285,9 +285,10 @@ def _draw_roots(
     )  # fmt: skip
 
 
-def _plane(
+def plane_of(
     alpha_p: float, eta: float, sigma2: float, tau: float, p_range: Sequence[float], s_max: float
 ) -> Plane:
+    """The plane, its numbers checked."""
     values = {"alpha_p": alpha_p, "eta": eta, "sigma2": sigma2, "tau": tau}
     checked = {name: number(name, value) for name, value in values.items()}
     return Plane(**checked, p_range=span("p_range", p_range), s_max=number("s_max", s_max, POSITIVE))
@@ -306,11 +307,13 @@ def _reading(modes: Modes, plane: Plane, edge: np.ndarray) -> str:
     return "The edge is the solution that runs into the unstable fixed point."
 
 
-def _held(plane: Plane) -> str:
+def held_text(plane: Plane) -> str:
+    """The settings of a plane in which tau is held."""
     return f"τ = {plane.tau:g}, α<sub>p</sub> = {plane.alpha_p:g}, σ² = {plane.sigma2:g}."
 
 
-def _draw_parabola(figure: "Figure", plane: Plane, points: int, col: int = 1) -> None:
+def draw_parabola(figure: "Figure", plane: Plane, points: int, col: int = 1) -> None:
+    """Where the integral s - p^2 / alpha_p is 0."""
     p = plane.axis(points)
     style.line(
         figure,
@@ -324,7 +327,8 @@ def _draw_parabola(figure: "Figure", plane: Plane, points: int, col: int = 1) ->
     )
 
 
-def _draw_nullclines(figure: "Figure", plane: Plane, points: int, col: int) -> None:
+def draw_nullclines(figure: "Figure", plane: Plane, points: int, col: int = 1) -> None:
+    """Where p or s does not change."""
     if plane.eta == 0:  # they are the lines of fixed points
         return
     style.line(figure, *plane.p_nullcline(points), "p' = 0", style.ORANGE, width=1.5, col=col)
@@ -332,7 +336,8 @@ def _draw_nullclines(figure: "Figure", plane: Plane, points: int, col: int) -> N
         style.line(figure, [p, p], [0, plane.s_max], "s' = 0", style.GREEN, width=1.5, col=col)
 
 
-def _draw_fixed(figure: "Figure", plane: Plane, col: int = 1) -> None:
+def draw_fixed(figure: "Figure", plane: Plane, col: int = 1) -> None:
+    """Fixed points, or without decay the lines of them."""
     if plane.eta > 0:
         for fixed in fixed_points(plane.alpha_p, plane.eta, plane.sigma2, plane.tau):
             style.point(figure, fixed.p, fixed.s, fixed.stable, col=col)

@@ -7,7 +7,7 @@ import numpy as np
 
 from stopgrad.theory.figures import style
 from stopgrad.theory.figures.arguments import whole
-from stopgrad.theory.nonisotropic import tian2021_fig10 as planes
+from stopgrad.theory.triplet import tian2021_fig10 as planes
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -33,7 +33,7 @@ def tian2021_fig10(
     """Flow of the weights w, w_p and w_a in three planes.
 
     Args:
-        l_d, l_s, alpha_p, beta, points: see :func:`stopgrad.theory.nonisotropic.tian2021_fig10`.
+        l_d, l_s, alpha_p, beta, points: see :func:`stopgrad.theory.triplet.tian2021_fig10`.
     """
     drawn = planes(l_d=l_d, l_s=l_s, alpha_p=alpha_p, beta=beta, points=whole("points", points, 2))
     figure = style.canvas(

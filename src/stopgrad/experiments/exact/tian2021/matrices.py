@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from stopgrad.experiments.schema import Result
-from stopgrad.theory.figures.matrices import (
+from stopgrad.theory.assumptions import (
     commutator_growth,
     nearly_aligned,
     predictor_parts,
+    random_starts,
     target_cosines,
 )
 from stopgrad.theory.reduced import Reduced
@@ -38,9 +39,7 @@ def figure7(
     ``runs`` starts: ``lowest``, the smallest cosine of W_a and W at any time, and ``lowest_mean``, the
     smallest of the means over the starts, which is what the figure draws.
     """
-    starts = [
-        tuple(scale / n**0.5 * np.random.default_rng(run).standard_normal((2, n, n))) for run in range(runs)
-    ]
+    starts = random_starts(n, scale, runs, seed=0)
     t = _times(t_end, 30)
     beta = (1 - gamma) / LEARNING_RATE
     cosines = np.stack([target_cosines(starts, t, eta, beta, SIGMA2) for eta in etas])

@@ -1,0 +1,170 @@
+"""The explorer's server: one page, its files, and what it asks for. All of it is read only.
+
+/                         the page, also under the addresses of its views, so that each is a permalink
+/static/...               its script and style, and plotly's bundled script
+/api/views                the views of the theory and their controls
+/api/views/NAME?...       the pictures of one, for these values of the controls
+/api/runs, /api/runs/N    the given runs, and the parts of one's report
+/api/runs/N/events        server-sent events: how many rows there are, whenever that changes
+/api/compare?...          one measure of several runs
+/api/ledger, .../ID       the claims, and one of them
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, HTTPException, Query
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.staticfiles import StaticFiles
+
+from stopgrad.errors import UsageError
+from stopgrad.explorer.claims import Claims
+from stopgrad.explorer.guard import Guard
+from stopgrad.explorer.runs import Run, compared, named
+from stopgrad.explorer.views import VIEWS, View
+
+MOST = 20  # runs in one picture
+NOT_GIVEN: dict[int | str, dict[str, Any]] = {404: {"description": "There is none of this name."}}
+PAGES = ("dynamics", "runs", "ledger")
+STATIC = Path(str(resources.files("stopgrad.explorer").joinpath("static")))
+
+
+def create_app(runs: Sequence[Path], store: Path) -> FastAPI:
+    """The server's application.
+
+    Args:
+        runs: run folders, which are all that it reads besides the ledger.
+        store: folder of the ledger's finished trials.
+    """
+    app = FastAPI(title="stopgrad explorer", docs_url=None, redoc_url=None)
+    app.add_middleware(GZipMiddleware, minimum_size=1024)
+    app.add_middleware(Guard)
+    app.add_exception_handler(UsageError, _refused)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.include_router(_pages())
+    app.include_router(_theory(), prefix="/api")
+    app.include_router(_runs(named(runs)), prefix="/api")
+    app.include_router(_claims(store), prefix="/api")
+    return app
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": str(error)}, 422)
+
+
+def _pages() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    def plotly() -> Response:
+        from plotly.offline import get_plotlyjs
+
+        day = {"cache-control": "max-age=86400"}
+        return Response(get_plotlyjs(), media_type="text/javascript", headers=day)
+
+    def text(package: str, name: str, kind: str) -> Response:
+        return Response(resources.files(package).joinpath(name).read_bytes(), media_type=kind)
+
+    for path in ("/", *(f"/{name}{rest}" for name in PAGES for rest in ("", "/{item}"))):
+        router.add_api_route(path, page, methods=["GET", "HEAD"])
+    router.add_api_route("/plotly.js", plotly, methods=["GET"])
+    style = partial(text, "stopgrad.report", "page.css", "text/css")
+    theme = partial(text, "stopgrad.report", "theme.js", "text/javascript")
+    router.add_api_route("/page.css", style, methods=["GET"])
+    router.add_api_route("/theme.js", theme, methods=["GET"])
+    return router
+
+
+def _theory() -> APIRouter:
+    router = APIRouter(tags=["theory"])
+
+    def views() -> list[dict[str, Any]]:
+        """The views of the theory, in order, and their controls."""
+        return [_described(view) for view in VIEWS.values()]
+
+    router.add_api_route("/views", views, methods=["GET"])
+    for view in VIEWS.values():
+        router.add_api_route(f"/views/{view.name}", _pictures(view), methods=["GET"], summary=view.title)
+    return router
+
+
+def _runs(runs: Mapping[str, Run]) -> APIRouter:
+    router = APIRouter(tags=["runs"])
+
+    def known(name: str) -> Run:
+        if name not in runs:
+            raise HTTPException(404, f"no run '{name}' was given")
+        return runs[name]
+
+    @router.get("/runs")
+    def every() -> dict[str, Any]:
+        """The runs in a line each, and the measures to compare them by."""
+        from stopgrad.report.figures import COMPARED
+
+        return {"runs": [run.describe() for run in runs.values()], "measures": COMPARED}
+
+    @router.get("/runs/{name}", responses=NOT_GIVEN)
+    def one(name: str) -> dict[str, Any]:
+        """The parts of a run's report, as HTML with the data of its plots inside."""
+        return known(name).report()
+
+    @router.get("/runs/{name}/events", responses=NOT_GIVEN)
+    def events(name: str) -> StreamingResponse:
+        """Server-sent events: one now, and one whenever a file of the run has changed."""
+        return StreamingResponse(known(name).events(), media_type="text/event-stream")
+
+    @router.get("/compare", responses=NOT_GIVEN)
+    def compare(run: Annotated[list[str], Query(min_length=1, max_length=MOST)], measure: str) -> Response:
+        """One measure of several runs over their epochs."""
+        from stopgrad.explorer.pictures import shown
+
+        return JSONResponse(shown(compared([known(name) for name in run], measure)))
+
+    return router
+
+
+def _claims(store: Path) -> APIRouter:
+    router = APIRouter(tags=["ledger"])
+    claims = Claims(store)
+
+    @router.get("/ledger")
+    def every() -> list[dict[str, Any]]:
+        """The claims in a line each."""
+        return claims.every()
+
+    @router.get("/ledger/{name}", responses=NOT_GIVEN)
+    def one(name: str) -> dict[str, Any]:
+        """A claim as the ledger's page has it, as HTML with the data of its plots inside."""
+        if name not in claims.rows:
+            raise HTTPException(404, f"no claim '{name}'")
+        return claims.one(name)
+
+    return router
+
+
+def _pictures(view: View) -> Any:
+    model: Any = view.query
+
+    def pictures(query: Annotated[model, Query()]) -> Response:
+        from stopgrad.explorer.pictures import drawn
+
+        values: BaseModel = query
+        return JSONResponse(drawn(view, values.model_dump()))
+
+    return pictures
+
+
+def _described(view: View) -> dict[str, Any]:
+    controls = [{"kind": type(control).__name__.lower(), **vars(control)} for control in view.controls]
+    return {
+        "name": view.name, "tab": view.tab, "title": view.title, "about": view.about, "click": view.click,
+        "slow": view.slow, "says": view.says, "controls": controls,
+    }  # fmt: skip

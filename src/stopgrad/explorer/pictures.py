@@ -1,0 +1,66 @@
+"""Pictures as the page draws them: heading, reading, and plotly's data and layout.
+
+The same functions draw the pictures of reports and of the command line; only their frame differs here.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stopgrad.explorer.views import OFF, View
+from stopgrad.theory import figures
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def drawn(view: View, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The pictures of a view for these values of its controls, and how to make each outside the page.
+
+    Raises:
+        UsageError: for values that no picture can be drawn of together.
+    """
+    pictures = []
+    for name in view.figures:
+        known = figures.FIGURES[name].parameters
+        own = {key: None if value == OFF else value for key, value in values.items() if key in known}
+        pictures.append({"name": name, **shown(figures.make_figure(name, **own)), **copies(name, own)})
+    return {"pictures": pictures}
+
+
+def shown(figure: "Figure") -> dict[str, Any]:
+    """A figure with its title and subtitle apart, as HTML of a few tags (``sub``, ``sup``, ``b``)."""
+    content = json.loads(figure.to_json(engine="json"))
+    layout = content["layout"]
+    title = layout.pop("title", None) or {}
+    above = layout.get("margin", {}).get("t", 0)
+    return {
+        "heading": _line(title.get("text")).replace("<b>", "").replace("</b>", ""),
+        "reading": [_line(line) for line in (title.get("subtitle") or {}).get("text", "").split("<br>")],
+        "data": content["data"],
+        "layout": layout,
+        "above": above,
+    }
+
+
+def copies(name: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The command and the Python that draw a picture; values that are the picture's own are left out."""
+    known = figures.FIGURES[name].parameters
+    changed = {key: value for key, value in values.items() if value != known[key]}
+    sets = "".join(f" --set {_shell(f'{key}={json.dumps(value)}')}" for key, value in changed.items())
+    arguments = "".join(f", {key}={value!r}" for key, value in changed.items())
+    return {
+        "command": f"stopgrad theory figure {name}{sets} --out {name}.html",
+        "python": (
+            "from stopgrad.theory.figures import make_figure\n\n"
+            f'figure = make_figure("{name}"{arguments})\nfigure.show()'
+        ),
+    }
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "").replace("<br>", " ").split())
+
+
+def _shell(text: str) -> str:
+    return text if text.replace("=", "").replace(".", "").replace("_", "").isalnum() else f"'{text}'"

@@ -1,0 +1,50 @@
+"""Running the explorer's server."""
+
+import socket
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from stopgrad.errors import UsageError, require
+
+HOST = "127.0.0.1"
+
+
+def serve(runs: Sequence[Path], store: Path, port: int, *, open_browser: bool) -> None:
+    """Serve the explorer on this machine until interrupted; the address is printed on stdout.
+
+    Args:
+        runs, store: see :func:`stopgrad.explorer.app.create_app`.
+        port: 0 for any that is free.
+        open_browser: whether to open the page.
+
+    Raises:
+        UsageError: if the port is taken.
+        MissingExtra: if FastAPI, uvicorn or plotly is not installed.
+    """
+    uvicorn = require("uvicorn", "explorer")
+    require("fastapi", "explorer")
+    require("plotly", "report")
+    from stopgrad.explorer.app import create_app
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except OSError:
+            raise UsageError(f"--port: {port} is in use; another one, or 0 for any that is free") from None
+        address = f"http://{HOST}:{listener.getsockname()[1]}"
+        print(f"explorer at {address} (Ctrl-C to stop)", flush=True)
+        # what the first picture needs loads while the browser paints the page
+        threading.Thread(target=_warm_up, daemon=True).start()
+        if open_browser:
+            threading.Timer(0.3, webbrowser.open, [address]).start()
+        config = uvicorn.Config(create_app(runs, store), log_level="warning", server_header=False)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _warm_up() -> None:
+    from stopgrad.theory.figures import make_figure
+
+    make_figure("mode-plane")

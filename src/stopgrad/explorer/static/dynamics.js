@@ -1,0 +1,122 @@
+// The theory under sliders: a view is pictures, and the controls that are their arguments.
+import { control } from "./controls.js";
+import { ask, copier, make, Picture } from "./page.js";
+
+const REST = 250; // ms without a change after which the slow part of a picture is asked for
+
+export class Dynamics {
+  static views = null;
+
+  constructor(root) {
+    this.root = root;
+  }
+
+  async enter(name, query) {
+    Dynamics.views ??= await ask("/api/views");
+    this.view = Dynamics.views.find((view) => view.name === name) ?? Dynamics.views[0];
+    document.title = `${this.view.title} – stopgrad explorer`;
+    this.controls = this.view.controls.map((one) => control(one, query.get(one.name), () => this.changed()));
+    this.pictures = [];
+    this.regime = make("div", { className: "regime", role: "status" });
+    this.charts = make("div", { className: "pictures" });
+    const form = make("form", { className: "controls", ariaLabel: "Parameters" });
+    form.append(...this.controls.map((one) => one.element), this.buttons());
+    form.addEventListener("submit", (event) => event.preventDefault());
+    this.root.replaceChildren(
+      this.tabs(),
+      make("section", {}, make("h1", { textContent: this.view.title }), make("p", { textContent: this.view.about })),
+      make("div", { className: "lab" }, form, make("div", {}, this.regime, this.charts)),
+    );
+    await this.update(true);
+  }
+
+  leave() {
+    clearTimeout(this.resting);
+    this.left = true;
+  }
+
+  tabs() {
+    const links = Dynamics.views.map((view) => {
+      const link = make("a", { href: `/dynamics/${view.name}`, textContent: view.tab });
+      if (view === this.view) link.setAttribute("aria-current", "page");
+      return link;
+    });
+    return make("nav", { className: "tabs", ariaLabel: "Views of the theory" }, ...links);
+  }
+
+  buttons() {
+    const all = (key) => this.answer.pictures.map((picture) => picture[key]).join("\n");
+    const reset = make("button", { type: "button", textContent: "Reset" });
+    reset.addEventListener("click", () => {
+      for (const one of this.controls) one.value = one.initial;
+      this.changed();
+    });
+    return make("div", { className: "buttons" },
+      copier("Copy link", () => location.href),
+      copier("Copy as command", () => all("command")),
+      copier("Copy as Python", () => all("python")),
+      reset,
+    );
+  }
+
+  /** The query of what differs from the beginning: the address stays short. */
+  query() {
+    const changed = this.controls.filter((one) => one.value !== one.initial);
+    return new URLSearchParams(changed.map((one) => [one.name, one.value === null ? "off" : String(one.value)]));
+  }
+
+  changed() {
+    const query = this.query().toString();
+    history.replaceState(null, "", `/dynamics/${this.view.name}${query ? `?${query}` : ""}`);
+    clearTimeout(this.resting);
+    this.update(!this.view.slow);
+    if (this.view.slow) this.resting = setTimeout(() => this.update(true), REST);
+  }
+
+  /** Asks for the pictures; one request is under way at a time, and the last state is always asked for. */
+  async update(whole) {
+    this.wanted = { whole };
+    if (this.busy) return;
+    this.busy = true;
+    while (this.wanted && !this.left) {
+      const { whole: slow } = this.wanted;
+      this.wanted = null;
+      try {
+        await this.draw(await ask(`/api/views/${this.view.name}?${this.request(slow)}`));
+      } catch (error) {
+        this.regime.replaceChildren(make("p", { className: "wrong", textContent: error.message }));
+      }
+    }
+    this.busy = false;
+  }
+
+  request(slow) {
+    const values = this.controls.map((one) => [one.name, one.value ?? "off"]);
+    if (this.view.slow) values.push([this.view.slow, slow]);
+    return new URLSearchParams(values);
+  }
+
+  async draw(answer) {
+    this.answer = answer;
+    while (this.pictures.length < answer.pictures.length) {
+      const picture = new Picture();
+      if (!this.pictures.length && this.view.click) picture.onClick((x, y) => this.place(x, y));
+      this.pictures.push(picture);
+      this.charts.append(picture.element);
+    }
+    if (this.view.says) {
+      const [first] = answer.pictures;
+      this.regime.replaceChildren(...first.reading.map((line) => make("p", { textContent: line })));
+      first.reading = [];
+    }
+    await Promise.all(answer.pictures.map((content, i) => this.pictures[i].draw(content)));
+  }
+
+  /** A click into the plane is a start. */
+  place(x, y) {
+    this.view.click.forEach((name, i) => {
+      this.controls.find((one) => one.name === name).value = [x, y][i];
+    });
+    this.changed();
+  }
+}

@@ -1,0 +1,165 @@
+"""One mode from one start: its way through the plane of p and s, and its course in time.
+
+Both are quick enough to follow a slider: the arrows are slopes, not solutions, and while tau is held the
+edge of the basins is one curve. Where tau moves, a start's fate needs a solution of its own; that map is
+coarse, and made only if it is asked for.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stopgrad.theory.basins import collapses
+from stopgrad.theory.domain import POSITIVE
+from stopgrad.theory.figures import style
+from stopgrad.theory.figures.arguments import number
+from stopgrad.theory.figures.plane import Plane, draw_fixed, draw_nullclines, draw_parabola, plane_of
+from stopgrad.theory.modes import Modes, Trajectory, slopes
+from stopgrad.theory.regimes import regime
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# Arrows along each axis, points of a curve, and starts along each axis of the map where tau moves
+ARROWS, POINTS, COARSE = 17, 161, 25
+TIMES = 241
+# Relative error of a step: a picture needs no more
+ERROR = 1e-8
+
+
+def mode_plane(
+    alpha_p: float = 1.0,
+    eta: float = 0.04,
+    sigma2: float = 0.5,
+    fixed_tau: float | None = 1.0,
+    beta: float = 0.4,
+    tau0: float = 0.0,
+    p0: float = 0.3,
+    s0: float = 0.2,
+    p_range: Sequence[float] = (-1.0, 1.5),
+    s_max: float = 1.5,
+    t_end: float = 80.0,
+    basin: bool = True,
+) -> "Figure":
+    """The plane of p and s: flow, nullclines, parabola, fixed points, basin of collapse, and one solution.
+
+    Args:
+        alpha_p, eta, sigma2, beta, tau0, p0, s0: see :class:`stopgrad.theory.modes.Modes`.
+        fixed_tau: the target's share, held; None: it moves from tau0 at the rate beta. The plane then is that
+            of tau = 1, where the target comes to rest; arrows and nullclines are left out, since they change.
+        p_range, s_max: the part of the plane.
+        t_end: end of the solution.
+        basin: whether to shade the starts that collapse where tau moves, which takes longer.
+    """
+    mode = _mode(alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0)
+    rest = 1.0 if fixed_tau is None else mode.fixed_tau.item()
+    plane = plane_of(mode.alpha_p.item(), mode.eta.item(), mode.sigma2.item(), rest, p_range, s_max)
+    found = regime(mode)
+    figure = style.canvas("The plane of a mode", f"{found.text}<br>{found.fate}", height=440)
+    if mode.held:
+        _shade(figure, plane)
+        _draw_slopes(figure, plane)
+        draw_nullclines(figure, plane, POINTS)
+    elif basin:
+        _shade_solved(figure, plane, mode)
+    draw_parabola(figure, plane, POINTS)
+    draw_fixed(figure, plane)
+    course = _course(mode, number("t_end", t_end, POSITIVE))
+    style.line(figure, course.p, course.s, "solution", style.BLUE, width=3)
+    style.scatter(
+        figure, "start", 1, 1, x=[mode.p0.item()], y=[mode.s0.item()], mode="markers", cliponaxis=False,
+        marker={
+            "size": 12, "symbol": "diamond", "color": style.BLUE,
+            "line": {"color": style.PAPER, "width": 1.5},
+        },
+    )  # fmt: skip
+    style.axes(
+        figure, style.SYMBOLS["p"], style.SYMBOLS["s"],
+        x_range=plane.p_range, y_range=(-0.03 * plane.s_max, plane.s_max),
+    )  # fmt: skip
+    return figure
+
+
+def mode_course(
+    alpha_p: float = 1.0,
+    eta: float = 0.04,
+    sigma2: float = 0.5,
+    fixed_tau: float | None = 1.0,
+    beta: float = 0.4,
+    tau0: float = 0.0,
+    p0: float = 0.3,
+    s0: float = 0.2,
+    t_end: float = 80.0,
+) -> "Figure":
+    """p, s, tau and k of one mode over time.
+
+    Args:
+        alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0: see :func:`mode_plane`.
+        t_end: end of the time axis.
+    """
+    mode = _mode(alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0)
+    course = _course(mode, number("t_end", t_end, POSITIVE))
+    figure = style.canvas(
+        "Its course in time",
+        "Where k is above 0, the eigenspaces of predictor and data turn towards each other.",
+        panels=("predictor", "data", "the target's share", "alignment"),
+        rows=2,
+        height=190,
+        gap=0.12,
+        row_gap=0.24,
+    )
+    t = course.t.numpy()
+    shown = zip(("p", "s", "tau", "k"), (style.BLUE, style.GREEN, style.PURPLE, style.ORANGE), strict=True)
+    for i, (name, colour) in enumerate(shown):
+        row, col = i // 2 + 1, i % 2 + 1
+        values = np.broadcast_to(getattr(course, name).numpy(), t.shape)
+        style.line(figure, t[[0, -1]], [0, 0], "0", style.GREY, width=1, row=row, col=col)
+        symbol = {"tau": "τ"}.get(name, name)
+        style.line(figure, t, values, symbol, colour, row=row, col=col)
+        style.axes(figure, style.SYMBOLS["t"] if row == 2 else "", symbol, row=row, col=col)
+    figure.update_layout(showlegend=False)
+    return figure
+
+
+def _mode(
+    alpha_p: float, eta: float, sigma2: float, fixed_tau: float | None, beta: float, tau0: float, p0: float,
+    s0: float,
+) -> Modes:  # fmt: skip
+    given = {
+        "alpha_p": alpha_p, "eta": eta, "sigma2": sigma2, "beta": beta, "tau0": tau0, "p0": p0, "s0": s0,
+        **({} if fixed_tau is None else {"fixed_tau": fixed_tau}),
+    }  # fmt: skip
+    return Modes(**{name: number(name, value) for name, value in given.items()})
+
+
+def _course(mode: Modes, t_end: float) -> Trajectory:
+    return mode.trajectory(np.concatenate([[0.0], np.geomspace(1e-3, 1, TIMES - 1)]) * t_end, rtol=ERROR)
+
+
+def _shade(figure: "Figure", plane: Plane) -> None:
+    """The starts below the edge, or all where there is none."""
+    p, s = plane.edge(POINTS)
+    name = "below, starts collapse"
+    if not p.size:
+        p, s, name = np.array(plane.p_range), np.full(2, plane.s_max), "every start collapses"
+    style.line(figure, p, s, name, style.RED)
+    style.band(figure, p, np.zeros_like(p), s, name, style.RED)
+
+
+def _shade_solved(figure: "Figure", plane: Plane, mode: Modes) -> None:
+    p0, s0 = plane.mesh(COARSE)
+    rest = {name: getattr(mode, name) for name in ("tau0", "alpha_p", "beta", "eta", "sigma2")}
+    style.regions(figure, p0[0], s0[:, 0], collapses(Modes(p0=p0, s0=s0, **rest)).numpy())
+
+
+def _draw_slopes(figure: "Figure", plane: Plane) -> None:
+    """Directions, all of one length on the page."""
+    low, high = plane.p_range
+    p, s = np.meshgrid(np.linspace(low, high, ARROWS), np.linspace(0, plane.s_max, ARROWS))
+    held = plane.start(p, s)
+    dp, ds, _ = (rate.numpy() for rate in slopes(held.p0, held.s0, held.fixed_tau, held))
+    width, height = high - low, plane.s_max
+    size = np.hypot(dp / width, ds / height)
+    share = np.divide(0.6 / ARROWS, size, out=np.zeros_like(size), where=size > 0)
+    style.arrows(figure, p, s, share * dp, share * ds, "direction of the flow")
