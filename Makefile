@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCK := $(shell cat constraints.txt pyproject.toml | cksum | tr -d ' ')
 READY := .venv/.ready-$(LOCK)
 
-.PHONY: demo test test-slow test-search check format results ledger bench clean
+.PHONY: demo test test-slow test-browser screenshots test-search check format results ledger bench clean
 
 demo: $(READY)
 	$(BIN)/python -m stopgrad.experiments.demo
@@ -17,6 +17,16 @@ test: check
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+# the explorer in a real browser; needs a Chromium on the PATH, or named in BROWSER_PATH
+test-browser: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/pytest --override-ini addopts="--strict-markers --import-mode=importlib" tests/browser
+
+# docs/img: the explorer's views, of the runs of `make results`
+screenshots: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/python tests/browser/screenshots.py runs/main-job
 
 # properties on new draws; `--hypothesis-seed` repeats a run
 test-search: $(READY)

@@ -166,5 +166,5 @@ def _described(view: View) -> dict[str, Any]:
     controls = [{"kind": type(control).__name__.lower(), **vars(control)} for control in view.controls]
     return {
         "name": view.name, "tab": view.tab, "title": view.title, "about": view.about, "click": view.click,
-        "slow": view.slow, "says": view.says, "controls": controls,
+        "slow": view.slow, "says": view.says, "apart": view.apart, "controls": controls,
     }  # fmt: skip

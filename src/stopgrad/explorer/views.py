@@ -72,6 +72,7 @@ class View:
         click: the controls that a click into the first panel of the first picture sets, x and y.
         slow: an argument of the first picture that adds what takes longer, asked for once controls rest.
         says: whether the first picture's reading names the regime, and is said as it changes.
+        apart: two choices that must differ.
     """
 
     name: str
@@ -83,6 +84,7 @@ class View:
     click: tuple[str, str] | None = None
     slow: str | None = None
     says: bool = False
+    apart: tuple[str, str] | None = None
 
     @property
     def query(self) -> type[BaseModel]:
@@ -199,6 +201,7 @@ VIEWS: dict[str, View] = {
                 ETA, ALPHA_P, SIGMA2, replace(TAU, default=None), BETA, TAU0, P0, S0,
                 replace(T_END, default=200),
             ),
+            apart=("x", "y"),
         ),
     )
 }  # fmt: skip

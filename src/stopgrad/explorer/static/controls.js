@@ -18,6 +18,11 @@ class Choice {
     this.element = make("label", { className: "choice" }, about.label, this.select);
   }
 
+  /** Leaves out the value that another choice has. */
+  except(value) {
+    for (const option of this.select.options) option.disabled = option.value === value;
+  }
+
   get value() { return this.select.value; }
   set value(value) { this.select.value = value; }
 }

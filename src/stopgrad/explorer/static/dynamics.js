@@ -27,7 +27,15 @@ export class Dynamics {
       make("section", {}, make("h1", { textContent: this.view.title }), make("p", { textContent: this.view.about })),
       make("div", { className: "lab" }, form, make("div", {}, this.regime, this.charts)),
     );
+    this.keepApart();
     await this.update(true);
+  }
+
+  /** Two choices of one thing, such as the axes of a picture, exclude each other. */
+  keepApart() {
+    const [one, other] = (this.view.apart ?? []).map((name) => this.controls.find((control) => control.name === name));
+    one?.except(other.value);
+    other?.except(one.value);
   }
 
   leave() {
@@ -68,6 +76,7 @@ export class Dynamics {
   changed() {
     const query = this.query().toString();
     history.replaceState(null, "", `/dynamics/${this.view.name}${query ? `?${query}` : ""}`);
+    this.keepApart();
     clearTimeout(this.resting);
     this.update(!this.view.slow);
     if (this.view.slow) this.resting = setTimeout(() => this.update(true), REST);

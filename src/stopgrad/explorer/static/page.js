@@ -80,8 +80,6 @@ export class Picture {
     this.plot.style.height = `${layout.height}px`;
     const columns = new Set(Object.keys(layout).filter((key) => key.startsWith("xaxis")).map((key) => String(layout[key].domain)));
     this.plot.style.minWidth = columns.size > 1 ? `${COLUMN * columns.size}px` : "";
-    this.plot.setAttribute("role", "img");
-    this.plot.setAttribute("aria-label", `${this.heading.textContent}. ${this.reading.textContent}`);
     return Plotly.react(this.plot, recoloured(data), themed(recoloured(layout)), config);
   }
 

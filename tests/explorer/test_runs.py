@@ -1,0 +1,118 @@
+"""Runs in the explorer: what is listed, compared and shown, and what is said when a file changes."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from stopgrad.errors import UsageError
+from stopgrad.explorer.app import create_app
+from stopgrad.explorer.runs import Run, named
+from stopgrad.report.figures import COMPARED, comparison
+from stopgrad.report.html import render
+from stopgrad.report.run_files import read_run
+
+from .conftest import HOME, write_run
+
+
+def append(folder, epoch):
+    row = {"kind": "epoch", "step": 4 * epoch, "epoch": epoch, "loss": -0.9, "knn": 0.7}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_run(tmp_path / "one")
+
+
+def test_a_run_is_listed_by_what_it_has(client):
+    content = client.get("/api/runs").json()
+    (listed,) = content["runs"]
+    assert (listed["name"], listed["epoch"], listed["ended"]) == ("one", 3, False)
+    assert content["measures"] == COMPARED
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path):
+    folders = [write_run(tmp_path / parent / "run") for parent in "abc"]
+    runs = named(folders)
+    assert list(runs) == ["run", "run-2", "run-3"]
+    assert [run.path for run in runs.values()] == folders
+
+
+def test_a_report_is_that_of_the_page(client, run):
+    page = render(read_run(run))
+    report = client.get("/api/runs/one").json()
+    assert report["header"] in page
+    for section in report["sections"]:
+        assert section in page
+
+
+def test_rows_that_come_later_are_read(folder):
+    run = Run("one", folder)
+    assert len(run.files().epochs) == 3
+    assert run.files() is run.files()
+    append(folder, 4)
+    assert [row["epoch"] for row in run.files().epochs] == [1, 2, 3, 4]
+    (folder / "summary.json").write_text(json.dumps({"verdict": "healthy"}))
+    assert run.describe()["ended"]
+
+
+def test_an_event_comes_first_and_whenever_a_file_changes(folder):
+    async def listen():
+        events = Run("one", folder).events()
+        first = await anext(events)
+        later = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.8)
+        assert not later.done()
+        append(folder, 4)
+        return first, await asyncio.wait_for(later, 5)
+
+    first, second = (json.loads(event.removeprefix("data: "))["bytes"] for event in asyncio.run(listen()))
+    assert first < second == (folder / "metrics.jsonl").stat().st_size
+
+
+def test_events_end_with_a_file_that_leads_out(folder, tmp_path):
+    async def listen():
+        events = Run("one", folder).events()
+        await anext(events)
+        (folder / "config.yaml").symlink_to("/etc/hostname")
+        return [event async for event in events]
+
+    assert asyncio.run(asyncio.wait_for(listen(), 5)) == []
+
+
+@pytest.mark.parametrize("damage", ["{", "[1]"])
+def test_a_damaged_run_is_named_and_the_others_are_shown(damage, folder, tmp_path):
+    other = write_run(tmp_path / "two")
+    (folder / "summary.json").write_text(damage)
+    client = TestClient(create_app([folder, other], tmp_path), base_url=HOME)
+    first, second = client.get("/api/runs").json()["runs"]
+    assert "summary.json" in first["problem"]
+    assert second["epoch"] == 3
+    assert client.get("/api/runs/one").status_code == 422
+    assert client.get("/api/runs/two").status_code == 200
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_a_comparison_has_a_line_for_each_run(name):
+    rows = [
+        {"epoch": float(i), "knn": 0.1 * i, "loss": -i, "z": dict.fromkeys(COMPARED, 0.2 * i)}
+        for i in range(4)
+    ]
+    figure = comparison({"<b>a</b>": rows, "b": rows[:2], "none": []}, name)
+    assert [trace.name for trace in figure.data] == ["&lt;b&gt;a&lt;/b&gt;", "b"]
+    expected = {"knn": 10.0, "loss": -1.0}.get(name, 0.2) * np.arange(4)
+    np.testing.assert_allclose(figure.data[0].y, expected, rtol=1e-6)
+    assert len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 2
+
+
+def test_what_cannot_be_compared_is_refused(client):
+    assert client.get("/api/compare?run=one&measure=colour").status_code == 422
+    assert client.get("/api/compare?measure=std").status_code == 422
+    assert client.get("/api/compare?run=two&measure=std").status_code == 404
+    assert client.get("/api/compare?measure=std" + "&run=one" * 21).status_code == 422
+    with pytest.raises(UsageError, match="'effective_rank'"):
+        comparison({}, "effective-rank")
