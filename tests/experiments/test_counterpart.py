@@ -412,7 +412,7 @@ def rows_of(*experiments, results, predictions=None):
             }
             for arm, of_seed in trials(one).items()
         }
-        made.append(Row(one, None, 0, records, predicted=said))
+        made.append(Row(one, None, frozenset(), records, predicted=said))
     return made
 
 

@@ -226,7 +226,7 @@ def drawn(panel, results):
         arm.name: {None: Record({}, "", {}, None, 1.0, "", result)}
         for arm, result in zip(panel.arms, results, strict=False)
     }
-    return FIGURES[panel.id](Row(panel, None, 0, records))
+    return FIGURES[panel.id](Row(panel, None, frozenset(), records))
 
 
 def rows_of(panel):

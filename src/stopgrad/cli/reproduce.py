@@ -158,7 +158,7 @@ def _list_at(experiments: "list[Experiment]", scale: "Scale", as_json: bool) -> 
 def _print(rows: "list[Row]", counts: dict[str, int], failed: dict[str, str]) -> None:
     lines: list[tuple[str, ...]] = []
     for row in rows:
-        missing = f"{row.missing} trials missing"
+        missing = f"{len(row.missing)} trials missing"
         lines.append(
             (row.experiment.id, *((row.verdict.outcome, row.verdict.why) if row.verdict else ("-", missing)))
         )

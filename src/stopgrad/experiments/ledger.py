@@ -24,7 +24,7 @@ class Row:
     Attributes:
         experiment: its literals.
         verdict: None while trials are missing.
-        missing: trials that are not in the store.
+        missing: identities of the trials that are not in the store (`Trial.identity`).
         records: arm -> seed -> finished trial.
         control: seed -> probes of the untrained encoder (`Experiment.controls`), for all arms; no rule reads
             them, and a verdict does not wait for them.
@@ -35,7 +35,7 @@ class Row:
 
     experiment: Experiment
     verdict: Verdict | None
-    missing: int
+    missing: frozenset[str]
     records: dict[str, dict[int | None, Record]]
     control: dict[int, Record] = field(default_factory=dict)
     predicted: dict[str, dict[int, Record]] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Row:
             "rule": self.experiment.rule.describe(),
             "verdict": None if self.verdict is None else self.verdict.to_dict(),
             "so_far": None if self.so_far is None else self.so_far.to_dict(),
-            "missing": self.missing,
+            "missing": len(self.missing),
             "seconds": round(self.seconds, 1),
             "numbers": {
                 arm: {name: summary.to_dict() for name, summary in measures.items()}
@@ -114,11 +114,16 @@ def row(
     if not experiment.runs_at(scale):
         from stopgrad.experiments.scale import HELD_ELSEWHERE
 
-        return Row(experiment, Verdict(UNREACHABLE, f"not at this scale: {HELD_ELSEWHERE}"), 0, {})
+        return Row(experiment, Verdict(UNREACHABLE, f"not at this scale: {HELD_ELSEWHERE}"), frozenset(), {})
     look = store.latest if any_source else store.get
     trials = experiment.trials(seeds, quick, scale)
     records = {arm: _finished(of_seed, look) for arm, of_seed in trials.items()}
-    missing = sum(len(trials[arm]) - len(records[arm]) for arm in trials)
+    missing = frozenset(
+        trial.identity
+        for arm, of_seed in trials.items()
+        for seed, trial in of_seed.items()
+        if seed not in records[arm]
+    )
     control = _finished(experiment.controls(seeds, quick), look) if scale is None else {}
     beside = counterpart.trials(experiment, seeds, quick) if scale is None else {}
     predicted = {arm: _finished(of_seed, look) for arm, of_seed in beside.items()}

@@ -45,6 +45,8 @@ def serve(runs: Sequence[Path], store: Path, port: int, *, open_browser: bool) -
 
 
 def _warm_up() -> None:
+    import stopgrad.postmortem.diagnose
+    import stopgrad.report.html  # noqa: F401
     from stopgrad.theory.figures import make_figure
 
     make_figure("mode-plane")

@@ -23,7 +23,7 @@ def row_of(name, results):
         arm: {seed: Record({}, "", {}, None, 1.0, "", result) for seed, result in of_seed.items()}
         for arm, of_seed in results.items()
     }
-    return Row(BY_ID[name], None, 0, records)
+    return Row(BY_ID[name], None, frozenset(), records)
 
 
 def trained(arm, seed):

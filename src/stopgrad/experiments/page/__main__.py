@@ -79,7 +79,7 @@ def _row(experiment: Experiment, store: Store) -> Row:
         row = ledger.row(experiment, store, any_source=True)
         for of_seed in row.records.values():
             for record in of_seed.values():
-                sum(record.result.numbers.values())
+                sum(record.result.numbers.values())  # what is no number says so here
     except UsageError:
         raise
     except (LookupError, TypeError, ValueError) as error:

@@ -77,7 +77,7 @@ def facts(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
     found = records(rows)
     seeds = sorted({seed for row in rows for arm in row.records.values() for seed in arm if seed is not None})
     days = sorted(record.finished for record in found)
-    missing = sum(row.missing for row in rows)
+    missing = len(frozenset().union(*(row.missing for row in rows)))
     return (
         ("trials", f"{len(found)}" + (f", {missing} are missing" if missing else "")),
         ("seeds of training", ", ".join(map(str, seeds)) or NONE),
@@ -98,7 +98,7 @@ def why(row: Row) -> str:
     if row.verdict is not None:
         return row.verdict.why
     there = len(_own(row))
-    said = f"{there} of {there + row.missing} trials are there"
+    said = f"{there} of {there + len(row.missing)} trials are there"
     if row.so_far is None:
         return said
     return f"{said}; on the seeds that all arms have: {row.so_far.outcome} ({row.so_far.why})"
