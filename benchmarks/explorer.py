@@ -1,0 +1,154 @@
+"""How quick the explorer is, in a real browser on this machine.
+
+    python benchmarks/explorer.py               # about a minute
+    python benchmarks/explorer.py --write       # and benchmarks/results/explorer.md
+
+Needs `pip install -e '.[explorer,report,browser]'` and a Chromium on the PATH, or named in BROWSER_PATH.
+
+- `first paint`: from the start of `stopgrad explore`, a new process, until the first contentful paint;
+- `first picture`: until plotly has drawn the first one, with all that the theory imports;
+- `slider`: from a slider's event until the new picture is in the page, for a held and for a moving target;
+- `long run`: until a run of 100,000 step rows is drawn, opened by its address.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+RESULTS = Path(__file__).parent / "results"
+STARTS, MOVES, ROWS = 5, 30, 100_000
+PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+PLOT = ".plot .main-svg"
+MOVE = """async ([id, notch]) => {
+  const plot = document.querySelector('.plot');
+  const drawn = new Promise((resolve) => plot.once('plotly_afterplot', resolve));
+  const range = document.getElementById(id);
+  const began = performance.now();
+  range.value = notch;
+  range.dispatchEvent(new Event('input'));
+  await drawn;
+  return performance.now() - began;
+}"""
+
+
+class Server:
+    """`stopgrad explore` of a folder of runs, started anew."""
+
+    def __init__(self, runs: Path) -> None:
+        self.began = time.time()
+        command = [sys.executable, "-m", "stopgrad", "explore", str(runs), "--port", "0", "--no-browser"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().split()[2]
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def cold_start(browser: Browser, runs: Path) -> tuple[float, float]:
+    """Seconds until the first paint and until the first picture."""
+    with Server(runs) as server:
+        page = browser.new_page()
+        page.goto(server.address)
+        page.wait_for_function(PAINT)
+        origin = page.evaluate("() => performance.timeOrigin") / 1000
+        painted = origin + page.evaluate(PAINT) / 1000 - server.began
+        page.wait_for_selector(PLOT)
+        drawn = time.time() - server.began
+        page.close()
+    return painted, drawn
+
+
+def moves(page: Page, address: str) -> list[float]:
+    """Milliseconds of a slider's moves."""
+    page.goto(address)
+    page.wait_for_selector(PLOT)
+    page.wait_for_timeout(3000)
+    found = [page.evaluate(MOVE, ["control-eta", 150 + 5 * i]) for i in range(MOVES + 3)]
+    return found[3:]
+
+
+def long_run(folder: Path) -> Path:
+    """A run folder of step rows, and an epoch row for each thousand."""
+    folder.mkdir(parents=True)
+    node = {"std": 0.9, "effective_rank": 20.0, "alignment": 0.3, "uniformity": -2.0, "m_o": 0.1, "m_r": 0.9}
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(1, ROWS + 1):
+            row = {"kind": "step", "step": step, "epoch": step / 1000, "loss": -0.5, "lr": 0.1}
+            file.write(json.dumps({**row, "images_per_second": 1500.0, "seconds": 0.04}) + "\n")
+            if step % 1000 == 0:
+                end = {**row, "kind": "epoch", "knn": 0.5, "z": {**node, "spectrum": [0.01] * 64}}
+                file.write(json.dumps(end) + "\n")
+    return folder
+
+
+def opened(page: Page, address: str) -> float:
+    """Seconds until a run is drawn."""
+    began = time.perf_counter()
+    page.goto(address)
+    page.wait_for_selector("#charts .main-svg")
+    return time.perf_counter() - began
+
+
+def measure() -> dict[str, list[float]]:
+    """Name -> times."""
+    path = os.environ.get("BROWSER_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        runs = Path(folder)
+        long_run(runs / "long")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        starts = [cold_start(browser, runs) for _ in range(STARTS)]
+        with Server(runs) as server:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            held = moves(page, f"{server.address}/dynamics/mode")
+            moving = moves(page, f"{server.address}/dynamics/mode?fixed_tau=off")
+            run = [opened(page, f"{server.address}/runs/long") for _ in range(STARTS)]
+        browser.close()
+    return {
+        "first paint, s": [paint for paint, _ in starts],
+        "first picture, s": [drawn for _, drawn in starts],
+        "slider, target held, ms": held,
+        "slider, target moving, ms": moving,
+        "long run, s": run,
+    }
+
+
+def table(found: dict[str, list[float]]) -> str:
+    """Median and spread of each."""
+    lines = [
+        "# How quick the explorer is", "",
+        f"`python benchmarks/explorer.py`, {platform.machine()}, {os.cpu_count()} processors, "
+        f"Python {platform.python_version()}. Targets: first paint under 3 s, a slider's move under 100 ms, "
+        f"a run of {ROWS:,} rows under 2 s.", "",
+        "| | median | smallest | largest | n |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {k} | {median(v):.3g} | {min(v):.3g} | {max(v):.3g} | {len(v)} |" for k, v in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/explorer.md")
+    chosen = parser.parse_args()
+    page = table(measure())
+    print(page)
+    if chosen.write:
+        (RESULTS / "explorer.md").write_text(page)
+
+
+if __name__ == "__main__":
+    main()
