@@ -6,7 +6,7 @@ BIN := .venv/bin
 LOCK := $(shell cat constraints.txt pyproject.toml | cksum | tr -d ' ')
 READY := .venv/.ready-$(LOCK)
 
-.PHONY: demo test test-slow test-browser screenshots test-search check format results ledger bench clean
+.PHONY: demo test test-slow test-browser screenshots docs test-search check format results ledger bench clean
 
 demo: $(READY)
 	$(BIN)/python -m stopgrad.experiments.demo
@@ -27,6 +27,11 @@ test-browser: $(READY)
 screenshots: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	$(BIN)/python tests/browser/screenshots.py runs/main-job
+
+# site/: the documentation, for reading without a net; warnings are errors
+docs: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # properties on new draws; `--hypothesis-seed` repeats a run
 test-search: $(READY)
