@@ -34,6 +34,7 @@ def serve(runs: Sequence[Path], store: Path, port: int, *, open_browser: bool) -
             listener.bind((HOST, port))
         except OSError:
             raise UsageError(f"--port: {port} is in use; another one, or 0 for any that is free") from None
+        listener.listen()  # from here on a browser waits for the server, and is not refused
         address = f"http://{HOST}:{listener.getsockname()[1]}"
         print(f"explorer at {address} (Ctrl-C to stop)", flush=True)
         # what the first picture needs loads while the browser paints the page
