@@ -1,13 +1,14 @@
 """How quick the explorer is, in a real browser on this machine.
 
-    python benchmarks/explorer.py               # about a minute
+    python benchmarks/explorer.py               # about two minutes
     python benchmarks/explorer.py --write       # and benchmarks/results/explorer.md
 
 Needs `pip install -e '.[explorer,report,browser]'` and a Chromium on the PATH, or named in BROWSER_PATH.
 
 - `first paint`: from the start of `stopgrad explore`, a new process, until the first contentful paint;
 - `first picture`: until plotly has drawn the first one, with all that the theory imports;
-- `slider`: from a slider's event until the new picture is in the page, for a held and for a moving target;
+- `slider`: from a slider's event until the new picture is in the page, for a held and for a moving target
+  (without the basin there, which is drawn once sliders rest);
 - `long run`: until a run of 100,000 step rows is drawn, opened by its address.
 """
 
@@ -26,7 +27,7 @@ from statistics import median
 from playwright.sync_api import Browser, Page, sync_playwright
 
 RESULTS = Path(__file__).parent / "results"
-STARTS, MOVES, ROWS = 5, 30, 100_000
+STARTS, MOVES, ROWS = 5, 20, 100_000
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 PLOT = ".plot .main-svg"
 MOVE = """async ([id, notch]) => {
@@ -78,7 +79,10 @@ def moves(page: Page, address: str) -> list[float]:
     page.goto(address)
     page.wait_for_selector(PLOT)
     page.wait_for_timeout(3000)
-    found = [page.evaluate(MOVE, ["control-eta", 150 + 5 * i]) for i in range(MOVES + 3)]
+    found = []
+    for i in range(MOVES + 3):
+        found.append(page.evaluate(MOVE, ["control-eta", 150 + 5 * i]))
+        page.wait_for_timeout(1500)  # the basin of a moving target is drawn once sliders rest
     return found[3:]
 
 
