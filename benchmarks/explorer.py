@@ -1,6 +1,6 @@
 """How quick the explorer is, in a real browser on this machine.
 
-    python benchmarks/explorer.py               # about two minutes
+    python benchmarks/explorer.py               # about three minutes
     python benchmarks/explorer.py --write       # and benchmarks/results/explorer.md
 
 Needs `pip install -e '.[explorer,report,browser]'` and a Chromium on the PATH, or named in BROWSER_PATH.
@@ -27,7 +27,7 @@ from statistics import median
 from playwright.sync_api import Browser, Page, sync_playwright
 
 RESULTS = Path(__file__).parent / "results"
-STARTS, MOVES, ROWS = 5, 20, 100_000
+STARTS, MOVES, ROWS = 5, 8, 100_000
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 PLOT = ".plot .main-svg"
 MOVE = """async ([id, notch]) => {
