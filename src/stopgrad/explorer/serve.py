@@ -37,17 +37,7 @@ def serve(runs: Sequence[Path], store: Path, port: int, *, open_browser: bool) -
         listener.listen()  # from here on a browser waits for the server, and is not refused
         address = f"http://{HOST}:{listener.getsockname()[1]}"
         print(f"explorer at {address} (Ctrl-C to stop)", flush=True)
-        # what the first picture needs loads while the browser paints the page
-        threading.Thread(target=_warm_up, daemon=True).start()
         if open_browser:
             threading.Timer(0.3, webbrowser.open, [address]).start()
         config = uvicorn.Config(create_app(runs, store), log_level="warning", server_header=False)
         uvicorn.Server(config).run(sockets=[listener])
-
-
-def _warm_up() -> None:
-    import stopgrad.postmortem.diagnose
-    import stopgrad.report.html  # noqa: F401
-    from stopgrad.theory.figures import make_figure
-
-    make_figure("mode-plane")
