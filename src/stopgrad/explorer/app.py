@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query
-from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -43,7 +42,6 @@ def create_app(runs: Sequence[Path], store: Path) -> FastAPI:
         store: folder of the ledger's finished trials.
     """
     app = FastAPI(title="stopgrad explorer", docs_url=None, redoc_url=None)
-    app.add_middleware(GZipMiddleware, minimum_size=1024)
     app.add_middleware(Guard)
     app.add_exception_handler(UsageError, _refused)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
