@@ -307,6 +307,28 @@ def test_check_fails_where_the_page_is_not_there_or_ends_elsewhere(pages, capsys
     assert "not there" in capsys.readouterr().err
 
 
+def test_a_papers_own_page_keeps_its_words_and_gets_the_verdicts(pages, store, capsys):
+    own = pages.parents[1] / "docs" / "papers" / "zhang2022.md"
+    own.parent.mkdir()
+    own.write_text("# Words\n\nof mine\n\n## Its ledger\n\noutdated\n")
+    assert command.main(["--store", "store", "--check"]) == 1
+    assert "zhang2022.md: line 7 is\n  outdated" in capsys.readouterr().err
+    for _ in range(2):
+        assert command.main(["--store", "store", "--write"]) == 0
+        assert own.read_text().startswith("# Words\n\nof mine\n\n## Its ledger\n")
+        assert own.read_text().count("](../results/ledger.md#zhang2022-") == 1
+        assert "outdated" not in own.read_text()
+    assert command.main(["--store", "store", "--check"]) == 0
+
+
+def test_a_papers_page_without_a_place_for_its_verdicts_is_one_line_and_status_2(pages, capsys):
+    own = pages.parents[1] / "docs" / "papers" / "zhang2022.md"
+    own.parent.mkdir()
+    own.write_text("# Words\n")
+    assert command.main(["--store", "store", "--write"]) == 2
+    assert "zhang2022.md: no heading '## Its ledger'" in capsys.readouterr().err
+
+
 def test_check_fails_where_the_html_cannot_be_built(pages, monkeypatch, capsys):
     def broken(name, extra):
         raise command.UsageError("plotly is not installed")

@@ -14,7 +14,7 @@ from pathlib import Path
 from stopgrad.errors import UsageError
 from stopgrad.experiments import ledger
 from stopgrad.experiments.ledger import Row
-from stopgrad.experiments.page import beside, html, markdown
+from stopgrad.experiments.page import beside, html, markdown, tables
 from stopgrad.experiments.papers import EXPERIMENTS
 from stopgrad.experiments.schema import Experiment
 from stopgrad.experiments.store import DEFAULT, Store
@@ -23,6 +23,8 @@ from stopgrad.report.page import write_page
 
 PAGE = Path("docs/results/ledger.md")
 HTML = PAGE.with_suffix(".html")
+PAPERS = Path("docs/papers")
+"""A page for each paper, whose ledger is written into it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,21 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--store", type=Path, default=DEFAULT, help="folder of finished trials")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--write", action="store_true", help=f"write {PAGE} and {HTML}")
     what.add_argument(
-        "--check", action="store_true", help=f"exit with 1 if {PAGE} is not what the store gives"
+        "--write", action="store_true", help=f"write {PAGE}, {HTML} and the verdicts in {PAPERS}"
+    )
+    what.add_argument(
+        "--check", action="store_true", help="exit with 1 if a page is not what the store gives"
     )
     chosen = parser.parse_args(arguments)
     try:
         rows = read(chosen.store)
         if chosen.check:
             return _check(rows, chosen.store)
-        page = markdown.render(rows, beside.markdown(rows))
         if chosen.write:
             write_page(HTML, html.render(rows, beside.sections(rows)))
-            write_text(PAGE, page)
+            for path, page in pages(rows).items():
+                write_text(path, page)
         else:
-            print(page, end="")
+            print(markdown.render(rows, beside.markdown(rows)), end="")
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -63,6 +67,23 @@ def read(folder: Path) -> list[Row]:
         raise UsageError(f"--store: no folder '{folder}'; `stopgrad reproduce all` makes it")
     store = Store(folder)
     return [_row(experiment, store) for experiment in EXPERIMENTS.values()]
+
+
+def pages(rows: Sequence[Row]) -> dict[Path, str]:
+    """Path -> text of every page in Markdown: the ledger, and those of the papers that are there.
+
+    Raises:
+        UsageError: if a paper's page has no place for its claims.
+    """
+    found = {PAGE: markdown.render(rows, beside.markdown(rows))}
+    for name, own in tables.by_paper(rows).items():
+        path = PAPERS / f"{name}.md"
+        if path.is_file():
+            try:
+                found[path] = markdown.paper(path.read_text(encoding="utf-8"), own)
+            except UsageError as error:
+                raise UsageError(f"{path}: {error}") from None
+    return found
 
 
 def difference(page: str, given: str) -> str | None:
@@ -89,14 +110,15 @@ def _row(experiment: Experiment, store: Store) -> Row:
 
 
 def _check(rows: Sequence[Row], store: Path) -> int:
-    """Compare the page with the store, and see that the HTML can be built."""
+    """Compare the pages with the store, and see that the HTML can be built."""
     again = f"python -m stopgrad.experiments.page --store {store} --write"
-    if not PAGE.is_file():
-        print(f"{PAGE}: not there; {again}", file=sys.stderr)
-        return 1
-    if found := difference(PAGE.read_text(encoding="utf-8"), markdown.render(rows, beside.markdown(rows))):
-        print(f"{PAGE}: {found}\nmend: {again}", file=sys.stderr)
-        return 1
+    for path, given in pages(rows).items():
+        if not path.is_file():
+            print(f"{path}: not there; {again}", file=sys.stderr)
+            return 1
+        if found := difference(path.read_text(encoding="utf-8"), given):
+            print(f"{path}: {found}\nmend: {again}", file=sys.stderr)
+            return 1
     try:
         html.render(rows, beside.sections(rows))
     except UsageError as error:

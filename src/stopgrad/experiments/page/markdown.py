@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from stopgrad.errors import UsageError
 from stopgrad.experiments.ledger import Row
 from stopgrad.experiments.page import tables
 
@@ -17,6 +18,11 @@ difference. Collapse is never read from an accuracy. The pictures are on the HTM
 writes.
 """
 
+LEDGER = "../results/ledger.md"
+"""Where a paper's own page finds the ledger."""
+CLAIMS = "\n## Its ledger\n"
+"""Heading of a paper's own page under which all is written by the command."""
+
 
 def render(rows: Sequence[Row], beside: str = "") -> str:
     """The whole page; the same rows give the same text. ``beside`` is Markdown that stands at the end."""
@@ -28,6 +34,22 @@ def render(rows: Sequence[Row], beside: str = "") -> str:
         for row in own:
             lines += [_experiment(row), ""]
     return "\n".join([*lines, *([beside] if beside else [])]).rstrip() + "\n"
+
+
+def paper(page: str, rows: Sequence[Row]) -> str:
+    """A paper's own page with the verdicts on its claims in place of those that it had, linked to the ledger.
+
+    Raises:
+        UsageError: if the page has no heading `CLAIMS`.
+    """
+    words, heading, _ = page.partition(CLAIMS)
+    if not heading:
+        raise UsageError(f"no heading '{CLAIMS.strip()}', under which the paper's claims are written")
+    head = ("claim", "", "verdict")
+    lines = [(r.experiment.id, r.experiment.title, tables.outcome(r)) for r in rows]
+    linked = [(f"[{plain(line[0])}]({LEDGER}#{_anchor(line[0])})", *map(plain, line[1:])) for line in lines]
+    said = f"Written by `{tables.COMMAND}`; the numbers are in [the ledger]({LEDGER})."
+    return "\n".join([words + heading, said, "", *_top(head), *map(_line, linked)]) + "\n"
 
 
 def plain(text: str) -> str:
