@@ -4,6 +4,7 @@
 /static/...               its script and style, and plotly's bundled script
 /api/views                the views of the theory and their controls
 /api/views/NAME?...       the pictures of one, for these values of the controls
+.../trained?...           what the ledger holds of networks trained over the same axes
 /api/runs, /api/runs/N    the given runs, and the parts of one's report
 /api/runs/N/events        server-sent events: how many rows there are, whenever that changes
 /api/compare?...          one measure of several runs
@@ -46,9 +47,10 @@ def create_app(runs: Sequence[Path], store: Path) -> FastAPI:
     app.add_exception_handler(UsageError, _refused)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.include_router(_pages())
-    app.include_router(_theory(), prefix="/api")
+    claims = Claims(store)
+    app.include_router(_theory(claims), prefix="/api")
     app.include_router(_runs(named(runs)), prefix="/api")
-    app.include_router(_claims(store), prefix="/api")
+    app.include_router(_claims(claims), prefix="/api")
     return app
 
 
@@ -81,7 +83,7 @@ def _pages() -> APIRouter:
     return router
 
 
-def _theory() -> APIRouter:
+def _theory(claims: Claims) -> APIRouter:
     router = APIRouter(tags=["theory"])
 
     def views() -> list[dict[str, Any]]:
@@ -90,7 +92,11 @@ def _theory() -> APIRouter:
 
     router.add_api_route("/views", views, methods=["GET"])
     for view in VIEWS.values():
-        router.add_api_route(f"/views/{view.name}", _pictures(view), methods=["GET"], summary=view.title)
+        address = f"/views/{view.name}"
+        router.add_api_route(address, _pictures(view), methods=["GET"], summary=view.title)
+        if view.trained:
+            about = f"{view.title}: trained networks"
+            router.add_api_route(f"{address}/trained", _trained(view, claims), methods=["GET"], summary=about)
     return router
 
 
@@ -129,9 +135,8 @@ def _runs(runs: Mapping[str, Run]) -> APIRouter:
     return router
 
 
-def _claims(store: Path) -> APIRouter:
+def _claims(claims: Claims) -> APIRouter:
     router = APIRouter(tags=["ledger"])
-    claims = Claims(store)
 
     @router.get("/ledger")
     def every() -> list[dict[str, Any]]:
@@ -160,9 +165,21 @@ def _pictures(view: View) -> Any:
     return pictures
 
 
+def _trained(view: View, claims: Claims) -> Any:
+    model: Any = view.query
+
+    def trained(query: Annotated[model, Query()]) -> Response:
+        values: BaseModel = query
+        found = [claims.picture(name) for name in view.claims(values.model_dump())]
+        return JSONResponse({"pictures": [picture for picture in found if picture is not None]})
+
+    return trained
+
+
 def _described(view: View) -> dict[str, Any]:
     controls = [{"kind": type(control).__name__.lower(), **vars(control)} for control in view.controls]
     return {
         "name": view.name, "tab": view.tab, "title": view.title, "about": view.about, "click": view.click,
         "slow": view.slow, "says": view.says, "apart": view.apart, "controls": controls,
+        "trained": bool(view.trained),
     }  # fmt: skip

@@ -46,6 +46,16 @@ class Claims:
 
         return {"id": name, "html": html.experiment(self.rows[name]), "command": f"stopgrad reproduce {name}"}
 
+    def picture(self, name: str) -> dict[str, Any] | None:
+        """A claim's picture as the page draws it; None if nothing of it was run."""
+        if not self.store.is_dir() or not any(self.rows[name].records.values()):
+            return None
+        from stopgrad.experiments.page import figures
+        from stopgrad.explorer.pictures import shown
+
+        figure = figures.draw(self.rows[name])
+        return None if figure is None else {"name": name, **shown(figure)}
+
     @property
     def rows(self) -> "dict[str, Row]":
         """Claims by name.

@@ -6,7 +6,7 @@ request is bounded by this table.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -73,6 +73,7 @@ class View:
         slow: an argument of the first picture that adds what takes longer, asked for once controls rest.
         says: whether the first picture's reading names the regime, and is said as it changes.
         apart: two choices that must differ.
+        trained: axes that these two choose -> the ledger's claims of networks trained over them.
     """
 
     name: str
@@ -85,6 +86,12 @@ class View:
     slow: str | None = None
     says: bool = False
     apart: tuple[str, str] | None = None
+    trained: Mapping[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
+
+    def claims(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """The claims whose networks were trained over the axes that these values choose."""
+        axes = frozenset(str(values[name]).partition("=")[0] for name in self.apart or ())
+        return self.trained.get(axes, ())
 
     @property
     def query(self) -> type[BaseModel]:
@@ -127,6 +134,12 @@ AXES = {
     "tau0=0:1:41": "τ(0), the target's share at the start",
 }
 """Axes of the phase diagram, as :func:`stopgrad.theory.sweep.axis` reads them."""
+
+TRAINED = {
+    frozenset({"eta", "alpha_p"}): ("tian2021-phase-linear-alpha", "tian2021-phase-encoder-alpha"),
+    frozenset({"eta", "beta"}): ("tian2021-phase-linear-beta", "tian2021-phase-encoder-beta"),
+}
+"""Axes of the phase diagram -> the ledger's phase diagrams of trained networks."""
 
 VIEWS: dict[str, View] = {
     view.name: view
@@ -188,7 +201,9 @@ VIEWS: dict[str, View] = {
         ),
         View(
             "phase", "Phase diagram", "Phase diagram over any two parameters",
-            "Every point is a mode, solved to the end of the time axis.",
+            "Every point is a mode, solved to the end of the time axis. Over weight decay and the predictor's "
+            "rate, or the target's, networks were trained as well: they stand below, under the boundary "
+            "predicted for their own data.",
             ("phase-diagram",),
             (
                 Choice("x", "horizontal axis", AXES, "eta=0:0.4:41"),
@@ -201,7 +216,7 @@ VIEWS: dict[str, View] = {
                 ETA, ALPHA_P, SIGMA2, replace(TAU, default=None), BETA, TAU0, P0, S0,
                 replace(T_END, default=200),
             ),
-            apart=("x", "y"),
+            apart=("x", "y"), trained=TRAINED,
         ),
     )
 }  # fmt: skip

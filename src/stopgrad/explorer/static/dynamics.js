@@ -19,13 +19,14 @@ export class Dynamics {
     this.pictures = [];
     this.regime = make("div", { className: "regime", role: "status" });
     this.charts = make("div", { className: "pictures" });
+    this.measured = make("div", { className: "pictures" });
     const form = make("form", { className: "controls", ariaLabel: "Parameters" });
     form.append(...this.controls.map((one) => one.element), this.buttons());
     form.addEventListener("submit", (event) => event.preventDefault());
     this.root.replaceChildren(
       this.tabs(),
       make("section", {}, make("h1", { textContent: this.view.title }), make("p", { textContent: this.view.about })),
-      make("div", { className: "lab" }, form, make("div", {}, this.regime, this.charts)),
+      make("div", { className: "lab" }, form, make("div", {}, this.regime, this.charts, this.measured)),
     );
     this.keepApart();
     await this.update(true);
@@ -99,6 +100,19 @@ export class Dynamics {
     this.busy = false;
   }
 
+  /** What was trained over the same axes, below; asked for when the axes change. */
+  async trained() {
+    const axes = String(this.view.apart.map((name) => this.controls.find((one) => one.name === name).value));
+    if (axes === this.axes) return;
+    this.axes = axes;
+    const { pictures } = await ask(`/api/views/${this.view.name}/trained?${this.request(false)}`);
+    if (axes !== this.axes || this.left) return;
+    const drawn = pictures.map(() => new Picture());
+    pictures.forEach(({ name }, i) => drawn[i].element.append(make("a", { href: `/ledger/${name}`, textContent: name })));
+    this.measured.replaceChildren(...drawn.map((one) => one.element));
+    await Promise.all(pictures.map((content, i) => drawn[i].draw(content)));
+  }
+
   request(slow) {
     const values = this.controls.map((one) => [one.name, one.value ?? "off"]);
     if (this.view.slow) values.push([this.view.slow, slow]);
@@ -119,6 +133,7 @@ export class Dynamics {
       first.reading = [];
     }
     await Promise.all(answer.pictures.map((content, i) => this.pictures[i].draw(content)));
+    if (this.view.trained) await this.trained();
   }
 
   /** A click into the plane is a start. */
