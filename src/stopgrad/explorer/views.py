@@ -201,8 +201,8 @@ VIEWS: dict[str, View] = {
         ),
         View(
             "phase", "Phase diagram", "Phase diagram over any two parameters",
-            "Every point is a mode, solved to the end of the time axis. Over weight decay and the predictor's "
-            "rate, or the target's, networks were trained as well: they stand below, under the boundary "
+            "Every point is a mode, solved to the end of the time axis. Over weight decay and the rate of "
+            "predictor or target networks were trained as well: they stand below, under the boundary "
             "predicted for their own data.",
             ("phase-diagram",),
             (
