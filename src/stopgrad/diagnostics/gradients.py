@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stopgrad.diagnostics.spread import double
 
@@ -28,6 +28,13 @@ def gradient_norms(parts: Mapping[str, Iterable[Tensor]]) -> dict[str, float]:
     {'predictor': 5.0, 'target': 0.0}
     """
     return {name: _norm(w.grad for w in parameters) for name, parameters in parts.items()}
+
+
+def norms_of_parts(parts: Mapping[str, nn.Module | None]) -> dict[str, float]:
+    """`gradient_norms` of the modules that have a gradient, as ``gradient_norm_NAME``."""
+    weights = {name: list(part.parameters()) for name, part in parts.items() if part is not None}
+    known = {name: own for name, own in weights.items() if any(w.grad is not None for w in own)}
+    return {f"gradient_norm_{name}": norm for name, norm in gradient_norms(known).items()}
 
 
 class GradientNoise(NamedTuple):

@@ -6,10 +6,8 @@ Legend: B batch of one process, N rows that are read (at most `ROWS`, over all r
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
@@ -17,21 +15,19 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from stopgrad.diagnostics.attached import Attached
 from stopgrad.diagnostics.diagnosis import Diagnosis, Reading
 from stopgrad.diagnostics.doctor import examine
-from stopgrad.diagnostics.gradients import gradient_norms
+from stopgrad.diagnostics.gradients import norms_of_parts
+from stopgrad.diagnostics.ranks import device_of_ranks, of_ranks, rank, world
 from stopgrad.diagnostics.spread import alignment, view_noise
 from stopgrad.diagnostics.statistics import VectorStatistics
 
-# Rows of a node that a reading looks at, images that it looks at in evaluation mode, and numbers of a network
-# whose movement it follows
-ROWS, EVALUATED, FOLLOWED = 256, 64, 4096
+# Rows of a node that a reading looks at, and numbers of a network whose movement it follows
+ROWS, FOLLOWED = 256, 4096
 # Share of the budget that is aimed at, as neither steps nor readings all take the same time
 AIMED = 0.7
-# Share of the gradient at z that may come around the predictor before it counts as a leak
-AROUND = 1e-3
 
 
 class Monitor:
@@ -78,7 +74,7 @@ class Monitor:
         self._began: float | None = None
         self._seconds_a_step, self._cost = 0.0, 0.0
         self._before: tuple[Tensor, Tensor] | None = None
-        self._attached: _Attached | None = None
+        self._attached: Attached | None = None
 
     @property
     def due(self) -> bool:
@@ -188,7 +184,9 @@ class Monitor:
         if self._attached is not None:
             raise ValueError("attach: the monitor is attached already, detach() first")
         names = (target,) if isinstance(target, str) else tuple(target or ())
-        self._attached = _Attached(self, model, projector, predictor, encoder, names)
+        self._attached = Attached(
+            model, projector, predictor, encoder, names, due=lambda: self.due, stepped=self._stepped
+        )
         return self
 
     def detach(self) -> None:
@@ -209,7 +207,7 @@ class Monitor:
     def _take(self, reading: Reading, cost: float) -> None:
         """Keep and write a reading, and decide when the next one is due."""
         self.readings.append(reading)
-        if _rank() == 0:
+        if rank() == 0:
             self._write(reading)
         # the first reading also loads what it needs: its time is no reading's
         self._cost = cost if len(self.readings) <= 2 else 0.7 * self._cost + 0.3 * cost
@@ -227,11 +225,23 @@ class Monitor:
             if step == 0 or len(self.readings) == 1
             else math.ceil(self._cost / (AIMED * self.budget * step))
         )
-        if _world() > 1:
-            agreed = torch.tensor(steps, device=_device_of_ranks())
+        if world() > 1:
+            agreed = torch.tensor(steps, device=device_of_ranks())
             dist.broadcast(agreed, 0)
             steps = int(agreed)
         return max(1, steps)
+
+    def _stepped(self, seen: Attached) -> None:
+        """After a step of the model that hooks are attached to."""
+        self._clock()
+        if not (self.due and seen.saw_views):
+            self._step += not self.due
+            return
+        began = time.perf_counter()
+        scalars = {**self._movement(seen.online, seen.slow), **seen.leak()}
+        reading = self._read(seen.nodes(), seen.loss, None, scalars, seen.evaluated(), seen.images)
+        reading.scalars.update(norms_of_parts(seen.parts))
+        self._take(reading, time.perf_counter() - began)
 
     def _read(
         self,
@@ -247,10 +257,10 @@ class Monitor:
         if targets:
             found.setdefault("target_gradient", float(any(t.requires_grad for t in targets)))
         if len(views) > 1 and views[0].shape == views[1].shape and len(views[0]) > 1:
-            noise = fmean(_of_ranks(view_noise(*views[:2])))
+            noise = fmean(of_ranks(view_noise(*views[:2])))
             found |= {"sigma2": noise} if math.isfinite(noise) else {}
         if model is not None:
-            found |= _gradient_norms(dict(model.named_children()))
+            found |= norms_of_parts(dict(model.named_children()))
         with torch.no_grad():
             rows = {name: [_rows(x) for x in pair if x is not None] for name, pair in nodes.items()}
             measures = {name: _measures(views) for name, views in rows.items() if views}
@@ -264,9 +274,9 @@ class Monitor:
                     found[name] = float(alignment(z[0], rows[other][0]))
             first = nodes["z"][0]
             if first is not None:
-                found |= {"batch": sum(_of_ranks(float(len(first)))), "dim": float(first.flatten(1).shape[1])}
+                found |= {"batch": sum(of_ranks(float(len(first)))), "dim": float(first.flatten(1).shape[1])}
         own = loss.detach() if isinstance(loss, Tensor) else loss
-        losses = _of_ranks(None if own is None else float(own))
+        losses = of_ranks(None if own is None else float(own))
         return Reading(self._step, measures, sum(losses) / len(losses) if losses else None, found)
 
     @torch.no_grad()
@@ -295,217 +305,6 @@ class Monitor:
                 self._writer.add_scalar(f"monitor/{name}", value, reading.step)
 
 
-class _View:
-    """One pass through the projector.
-
-    Attributes:
-        z, p: what came out, and what the predictor made of it, (B, D).
-        gradients: at z, (B, D), float32: the "whole" one, and what of it came "through" the predictor.
-    """
-
-    def __init__(self, z: Tensor) -> None:
-        self.z = z
-        self.p: Tensor | None = None
-        self.gradients: dict[str, Tensor] = {}
-
-    def around(self) -> float | None:
-        """Share of the gradient that did not come through the predictor; None where it is not known."""
-        whole, through = (self.gradients.get(name) for name in ("whole", "through"))
-        if whole is None or through is None or not (size := whole.norm()).isfinite():
-            return None
-        return float((whole - through).norm() / size.clamp(min=1e-30))
-
-
-class _Attached:
-    """The hooks of one monitor on one model."""
-
-    def __init__(
-        self,
-        monitor: Monitor,
-        model: nn.Module,
-        projector: str,
-        predictor: str | None,
-        encoder: str | None,
-        targets: tuple[str, ...],
-    ) -> None:
-        self.monitor = monitor
-        self.projector = _submodule(model, projector)
-        self.predictor = None if predictor is None else _submodule(model, predictor)
-        self.encoder = None if encoder is None else _submodule(model, encoder)
-        self.targets = [_submodule(model, name) for name in targets]
-        slow = {id(w) for module in self.targets for w in module.parameters()}
-        self.online = [w for w in model.parameters() if id(w) not in slow]
-        self._weights = {id(w) for w in self.online}
-        self._clear()
-        unseen = torch.compiler.disable  # a graph would keep what `due` was when it was made
-        self._hooks = [
-            self.projector.register_forward_hook(unseen(self._projected)),
-            _inside(model).register_forward_hook(unseen(self._returned)),
-            register_optimizer_step_post_hook(unseen(self._stepped)),
-        ]
-        if self.predictor is not None:
-            self._hooks += [
-                self.predictor.register_forward_pre_hook(unseen(self._entered)),
-                self.predictor.register_forward_hook(unseen(self._predicted)),
-            ]
-        if self.encoder is not None:
-            self._hooks.append(self.encoder.register_forward_pre_hook(unseen(self._seen)))
-        torch.compiler.reset()  # what was compiled before knows of no hook
-
-    def remove(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        self._clear()
-
-    def _clear(self) -> None:
-        self._passed = False
-        self._loss: Tensor | None = None
-        self._features: torch.Size | None = None  # of what the projector is given, without the batch
-        self._autocast: dict[str, Any] = {}
-        self._begin()
-
-    def _begin(self) -> None:
-        """A new batch, or with accumulation a new part of it."""
-        self._views: list[_View] = []
-        self._loose: list[Tensor] = []  # predictions of what is no z itself, such as a normalised one
-        self._into: _View | None = None
-        self._images: list[Tensor] = []
-        self._backward = False
-
-    def _reads(self, module: nn.Module) -> bool:
-        return bool(self._hooks) and module.training and self.monitor.due
-
-    def _projected(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if not (module.training and isinstance(output, Tensor)):
-            return
-        self._passed = True
-        if not self._reads(module):
-            return
-        if self._backward:
-            self._begin()
-        view = _View(output)
-        if output.requires_grad:
-            output.register_hook(partial(self._arrives, view.gradients, "whole"))
-        self._views.append(view)
-        self._features = inputs[0].shape[1:] if inputs and isinstance(inputs[0], Tensor) else None
-
-    def _entered(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Give the predictor an alias of z, whose gradient is what comes through the predictor."""
-        self._into = None
-        if not (self._reads(module) and inputs):
-            return None
-        self._into = next((view for view in self._views if view.z is inputs[0]), None)
-        if self._into is None or not inputs[0].requires_grad:
-            return None
-        alias = inputs[0].view_as(inputs[0])
-        alias.register_hook(partial(self._arrives, self._into.gradients, "through"))
-        return (alias, *inputs[1:])
-
-    def _arrives(self, gradients: dict[str, Tensor], name: str, gradient: Tensor) -> None:
-        """Sum up: a predictor may be run on one z more than once, and a graph be walked more than once."""
-        self._backward = True
-        own = gradient.detach().float()
-        gradients[name] = gradients[name] + own if name in gradients else own
-
-    def _predicted(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if not (self._reads(module) and isinstance(output, Tensor)):
-            return
-        if self._into is None:
-            self._loose.append(output)
-        else:
-            self._into.p = output
-
-    def _seen(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self._reads(module) and len(inputs) == 1 and isinstance(inputs[0], Tensor):
-            if self._backward:
-                self._begin()
-            self._images.append(inputs[0].detach()[:EVALUATED])
-            kind = inputs[0].device.type
-            self._autocast = {
-                "device_type": kind,
-                "enabled": torch.is_autocast_enabled(kind),
-                "dtype": torch.get_autocast_dtype(kind),
-            }
-
-    def _returned(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A model that computes its own loss."""
-        if self._reads(module) and (loss := _loss_of(output)) is not None:
-            self._loss = loss.detach()
-
-    def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        """After an optimiser of this model has moved it: a closure has run by then.
-
-        Nothing has passed since the last step where a model has two optimisers, or one inside another; a
-        step that a GradScaler leaves out does not come here.
-        """
-        if not self._passed:
-            return
-        if not any(id(w) in self._weights for group in optimizer.param_groups for w in group["params"]):
-            return
-        monitor = self.monitor
-        monitor._clock()
-        if monitor.due and self._views:
-            began = time.perf_counter()
-            monitor._take(self._reading(), time.perf_counter() - began)
-        else:
-            monitor._step += not monitor.due
-        self._clear()
-
-    def _reading(self) -> Reading:
-        """Of the first two online views of a batch; with accumulation, of its last part."""
-        first, second = self._pair()
-        p = [view.p for view in (first, second) if view is not None and view.p is not None]
-        p = (p or self._loose)[:2]
-        if len(p) == 2 and p[0].shape != p[1].shape:
-            p = p[:1]
-        nodes: dict[str, tuple[Tensor | None, Tensor | None]] = {
-            "z": (first.z, None if second is None else second.z),
-            "p": (p[0] if p else None, p[1] if len(p) == 2 else None),
-            "t": (None, None),
-        }
-        slow = [w for module in self.targets for w in module.parameters()]
-        scalars = {**self.monitor._movement(self.online, slow), **self._leak()}
-        reading = self.monitor._read(nodes, self._loss, None, scalars, self._evaluated(), self._images)
-        parts = {"projector": self.projector, "predictor": self.predictor, "encoder": self.encoder}
-        reading.scalars.update(_gradient_norms(parts))
-        return reading
-
-    def _pair(self) -> tuple[_View, _View | None]:
-        """The first two that a gradient can reach, as one without may be a target; of one shape."""
-        views = [view for view in self._views if view.z.requires_grad] or self._views
-        first, *others = views
-        return first, next((view for view in others if view.z.shape == first.z.shape), None)
-
-    def _leak(self) -> dict[str, float]:
-        """Whether z has a gradient that did not come through the predictor, on any rank."""
-        shares = [share for view in self._views if (share := view.around()) is not None]
-        # sums of few terms, made in another order
-        rounding = 4 * max(torch.finfo(view.z.dtype).eps for view in self._views)
-        found = _of_ranks(float(max(shares) > max(AROUND, rounding)) if shares else None)
-        return {"target_gradient": max(found)} if found else {}
-
-    @torch.no_grad()
-    def _evaluated(self) -> Tensor | None:
-        """z of the last images in evaluation mode; None without an encoder or its images.
-
-        None too where what reaches the projector is not the encoder's output, flattened.
-        """
-        if self.encoder is None or not self._images:
-            return None
-        with (
-            torch.autocast(**self._autocast, cache_enabled=False),
-            torch.compiler.set_stance("force_eager"),
-            _evaluating(self.encoder),
-            _evaluating(self.projector),
-        ):
-            h = self.encoder(self._images[-1])
-            if not isinstance(h, Tensor) or h.flatten(1).shape[1:] != self._features:
-                return None
-            z = self.projector(h.flatten(1))
-        return z if isinstance(z, Tensor) else None
-
-
 def _measures(views: Sequence[Tensor]) -> dict[str, Any]:
     """Measures of one node's rows (N, D), as `VectorStatistics` names them; of the first view."""
     statistics = VectorStatistics(views[0].shape[1])
@@ -516,20 +315,13 @@ def _measures(views: Sequence[Tensor]) -> dict[str, Any]:
 
 def _rows(x: Tensor) -> Tensor:
     """At most `ROWS` rows of all ranks, float32, without a graph. (N, D)"""
-    own = x.detach().flatten(1)[: max(2, ROWS // _world())].float().contiguous()
-    if _world() == 1:
+    own = x.detach().flatten(1)[: max(2, ROWS // world())].float().contiguous()
+    if world() == 1:
         return own
-    counts = [int(count) for count in _of_ranks(float(len(own)))]  # the last batch may differ
+    counts = [int(count) for count in of_ranks(float(len(own)))]  # the last batch may differ
     parts = [own.new_empty(max(counts), own.shape[1]) for _ in counts]
     dist.all_gather(parts, nn.functional.pad(own, (0, 0, 0, max(counts) - len(own))))
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
-
-def _gradient_norms(parts: Mapping[str, nn.Module | None]) -> dict[str, float]:
-    """Norm of the gradient of each part that has one."""
-    weights = {name: list(part.parameters()) for name, part in parts.items() if part is not None}
-    known = {name: own for name, own in weights.items() if any(w.grad is not None for w in own)}
-    return {f"gradient_norm_{name}": norm for name, norm in gradient_norms(known).items()}
 
 
 def _sample(weights: Sequence[Tensor]) -> Tensor:
@@ -538,84 +330,8 @@ def _sample(weights: Sequence[Tensor]) -> Tensor:
     return torch.cat([w.detach().flatten()[::stride].float() for w in weights])
 
 
-def _submodule(model: nn.Module, name: str) -> nn.Module:
-    """The submodule of that name, inside its own wrappers; those on the way may be named or not."""
-    known = dict(model.named_modules(remove_duplicate=False))
-    plain: dict[str, nn.Module] = {}
-    for path, module in known.items():
-        plain.setdefault(_without_wrappers(path), module)
-    found = known.get(name, plain.get(_without_wrappers(name)))
-    if found is None:
-        children = ", ".join(child for child, _ in _inside(model).named_children())
-        raise ValueError(f"attach: the model has no submodule '{name}'; its children are {children}")
-    return _inside(found)
-
-
-def _without_wrappers(path: str) -> str:
-    """Without the links of DistributedDataParallel, torch.compile and Fabric."""
-    return ".".join(
-        link for link in path.split(".") if link not in {"module", "_orig_mod", "_forward_module"}
-    )
-
-
-def _inside(module: nn.Module) -> nn.Module:
-    """What DistributedDataParallel and torch.compile wrap, as often as they do."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if isinstance(module, nn.parallel.DistributedDataParallel):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
-
-
-def _loss_of(output: Any) -> Tensor | None:
-    """A scalar, or one that is called ``loss``, or the first of a tuple."""
-    if isinstance(output, Mapping):
-        output = output.get("loss")
-    elif hasattr(output, "loss"):
-        output = output.loss
-    elif isinstance(output, tuple) and output:
-        output = output[0]
-    return output if isinstance(output, Tensor) and output.ndim == 0 else None
-
-
-def _of_ranks(value: float | None) -> list[float]:
-    """The numbers of all ranks that have one; every rank must ask."""
-    if _world() == 1:
-        return [] if value is None else [value]
-    own = torch.tensor([value is not None, value or 0.0], dtype=torch.float64, device=_device_of_ranks())
-    parts = [torch.empty_like(own) for _ in range(_world())]
-    dist.all_gather(parts, own)
-    return [part[1].item() for part in parts if part[0]]
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode; every submodule is afterwards as it was."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training
-
-
 def _finite(value: Any) -> Any:
     """As JSON has it: what is not finite is null."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def _device_of_ranks() -> torch.device:
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -15,8 +15,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from stopgrad.data.batches import Batch, Batches
+from stopgrad.diagnostics.attached import EVALUATED
 from stopgrad.diagnostics.diagnosis import Diagnosis, Reading
-from stopgrad.diagnostics.monitor import EVALUATED, Monitor
+from stopgrad.diagnostics.monitor import Monitor
 from stopgrad.evaluation.measures import mode
 from stopgrad.files import copy_file
 from stopgrad.method import Nodes, SiameseLearner
