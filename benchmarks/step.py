@@ -1,0 +1,210 @@
+"""Where the time of a training step goes, and how much of the machine's matrix product rate it reaches.
+
+    python benchmarks/step.py               # about 3 minutes on 2 cores
+    python benchmarks/step.py --write       # and benchmarks/results/step.md, .json
+    python benchmarks/step.py --quick       # a smoke run on few steps, whose numbers mean nothing
+
+The cases of `train_step.py`, trained by the loop of `stopgrad pretrain`.
+
+Parts: seconds in the calls that make up a step, each waited for on a GPU. "views" is what the loop waits for
+its next batch; "forward, backward" has the loss and the way back; "rest" is the loop itself, its bookkeeping
+and its record of losses.
+
+Kernels: the share of the process's CPU time that is spent inside torch's operators (their own time in
+`torch.profiler`, over all threads), in a turn of its own. Dispatching an operator counts as the operator's,
+the profiler's own work as not.
+
+Roofline: floating point operations of the matrix products and convolutions of a step (`FlopCounterMode`, a
+multiplication and an addition are two) over the time of a step, beside the fastest of some square matrix
+products of the same precision and number of threads in the same run.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from byol_epoch.cases import Case, cases
+from byol_epoch.ours import Stopgrad
+from byol_epoch.table import RESULTS, header
+from stopgrad.training.precision import threads_of_an_operation
+
+PARTS = ("views", "forward, backward", "optimiser", "predictor", "target", "monitor, log", "rest")
+SIDES = (256, 512, 1024, 2048)  # of the matrices whose product is timed
+
+
+class Clock:
+    """Seconds in the parts of a trainer's steps: its calls are wrapped, nothing else changes."""
+
+    def __init__(self, run: Stopgrad, device: str) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._device = device
+        trainer, state = run.trainer, run.trainer.state
+        learner = state.bare_learner
+        self._wrap(trainer, "_pass", "forward, backward")
+        self._wrap(state.optimizer, "step", "optimiser")
+        self._wrap(state.optimizer, "zero_grad", "optimiser")
+        self._wrap(learner.predictor, "after_step", "predictor")
+        self._wrap(learner.target, "after_step", "target")
+        self._wrap(trainer, "_read", "monitor, log")
+        self._wrap(trainer, "_write_step_row", "monitor, log")
+        self._batches = run.blocks.epoch
+        run.blocks.epoch = self._timed_batches
+
+    def _timed_batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        batches = self._batches(epoch, start)
+        while True:
+            batch = self._time("views", lambda: next(batches, None))
+            if batch is None:
+                return
+            yield batch
+
+    def _wrap(self, owner: Any, name: str, part: str) -> None:
+        call = getattr(owner, name)
+        setattr(owner, name, lambda *given, **named: self._time(part, lambda: call(*given, **named)))
+
+    def _time(self, part: str, call: Callable[[], Any]) -> Any:
+        start = now(self._device)
+        result = call()
+        self.seconds[part] += now(self._device) - start
+        return result
+
+
+def now(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure(case: Case, precision: str, turns: int) -> dict[str, Any]:
+    """A case in one precision."""
+    dataset = case.load()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Stopgrad(case, precision, dataset, Path(folder))
+        threads = run.trainer.settings.threads
+        run.steps(case.block)  # warms up
+        flops = count(run, case)
+        kernels = share_of_kernels(run, case)
+        clock, rows = Clock(run, case.device), []
+        for _ in range(turns):
+            clock.seconds.clear()
+            start = now(case.device)
+            run.steps(case.block)
+            whole = now(case.device) - start
+            row = {part: clock.seconds[part] / case.block for part in PARTS[:-1]}
+            rows.append(row | {"rest": whole / case.block - sum(row.values()), "step": whole / case.block})
+        run.close()
+    peak = fastest_product(precision, case.device, threads)
+    seconds = {part: median(row[part] for row in rows) for part in (*PARTS, "step")}
+    return {
+        "case": case.name, "precision": precision, "threads": threads, "turns": turns, "block": case.block,
+        "seconds": seconds, "spread": [min(row["step"] for row in rows), max(row["step"] for row in rows)],
+        "flops": flops, "peak": peak, "kernels": kernels,
+    }  # fmt: skip
+
+
+def count(run: Stopgrad, case: Case) -> float:
+    """Operations of one step: its forward and backward pass and the target's forward pass."""
+    learner: nn.Module = run.learner
+    batch = next(iter(run.blocks.batches.epoch(0)))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        views = [run.trainer.normalise(view) for view in batch.views]
+        run.trainer.fabric.backward(run.trainer.state.learner(views, batch.labels, batch.index).loss)
+    learner.zero_grad(set_to_none=True)
+    return float(counter.get_total_flops())
+
+
+def share_of_kernels(run: Stopgrad, case: Case) -> float:
+    """CPU time in torch's operators over that of the process, of a turn."""
+    start = time.process_time()
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+        run.steps(case.block)
+        spent = time.process_time() - start
+    inside = sum(e.self_cpu_time_total for e in profiler.key_averages() if e.key.startswith("aten::"))
+    return inside * 1e-6 / spent
+
+
+def fastest_product(precision: str, device: str, threads: int | str) -> float:
+    """Operations a second of the fastest square matrix product."""
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    best = 0.0
+    with threads_of_an_operation(threads):
+        for side in SIDES if device == "cpu" else (4096, 8192):
+            a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+            repeats = max(3, int(2e10 / side**3)) if device == "cpu" else 20
+            a @ b
+            for _ in range(3):
+                start = now(device)
+                for _ in range(repeats):
+                    a @ b
+                best = max(best, repeats * 2 * side**3 / (now(device) - start))
+    return best
+
+
+def page(results: list[dict[str, Any]], command: str) -> str:
+    lines = [
+        "# Where the time of a step goes", "",
+        f"Written by `{command}`, whose docstring says how it is measured. {header()}.", "",
+        "## Parts, milliseconds of a step (share)", "",
+        "| case | threads | " + " | ".join(PARTS) + " | step, median (min..max) |",
+        "|---" * (len(PARTS) + 3) + "|",
+    ]  # fmt: skip
+    for one in results:
+        step = one["seconds"]["step"]
+        cells = [f"{1e3 * one['seconds'][part]:.2f} ({one['seconds'][part] / step:.0%})" for part in PARTS]
+        low, high = (1e3 * value for value in one["spread"])
+        name = f"{one['case']} {one['precision']}"
+        lines.append(
+            f"| {name} | {one['threads']} | {' | '.join(cells)} | {1e3 * step:.2f} ({low:.2f}..{high:.2f}) |"
+        )
+    lines += [
+        "", "## Roofline", "",
+        "| case | Gflop a step | Gflop/s reached | Gflop/s of the fastest matrix product | share of it | "
+        "CPU time inside operators |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for one in results:
+        reached = one["flops"] / one["seconds"]["step"]
+        lines.append(
+            f"| {one['case']} {one['precision']} | {one['flops'] / 1e9:.3g} | {reached / 1e9:.3g} | "
+            f"{one['peak'] / 1e9:.3g} | {reached / one['peak']:.0%} | {one['kernels']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help="cifar, small, cuda; all by default")
+    parser.add_argument("--quick", action="store_true", help="few steps, whose numbers mean nothing")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/step.md, .json")
+    args = parser.parse_args()
+    known = cases(args.quick)
+    results = []
+    for name in args.cases or known:
+        if name not in known:
+            parser.error(f"--cases {name}: known here are {', '.join(known)}")
+        case = known[name]
+        for precision in case.precisions:
+            print(f"{name} {precision} ...", flush=True)
+            results.append(measure(case, precision, turns=2 if args.quick else 5))
+    command = "python benchmarks/step.py --write"
+    print(f"\n{page(results, command)}")
+    if args.write:
+        (RESULTS / "step.md").write_text(page(results, command))
+        content = {"command": command, "machine": header(), "results": results}
+        (RESULTS / "step.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
