@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
+STORE = Path(__file__).parents[2] / "results" / "ledger"
 HOME = re.compile(r"http://127\.0\.0\.1:\d+")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -24,8 +25,7 @@ def executable_path():
 @contextmanager
 def served(runs):
     """The address of a server of these runs and of the project's ledger."""
-    store = Path(__file__).parents[2] / "results" / "ledger"
-    command = [sys.executable, "-m", "stopgrad", "explore", str(runs), "--store", str(store), "--port", "0"]
+    command = [sys.executable, "-m", "stopgrad", "explore", str(runs), "--store", str(STORE), "--port", "0"]
     with subprocess.Popen([*command, "--no-browser"], stdout=subprocess.PIPE, text=True) as server:
         yield HOME.search(server.stdout.readline())[0]
         server.terminate()
@@ -37,6 +37,12 @@ def browser():
         browser = playwright.chromium.launch(executable_path=executable_path(), args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def store():
+    """The project's ledger."""
+    return STORE
 
 
 @pytest.fixture(scope="session")
