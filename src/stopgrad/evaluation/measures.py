@@ -15,7 +15,9 @@ from stopgrad import diagnostics
 from stopgrad.data.batches import evaluation_batches
 from stopgrad.data.sources import ArrayPart, Part
 from stopgrad.data.sources.parts import fixed_permutation
+from stopgrad.data.sources.threads import processors
 from stopgrad.data.views import Views
+from stopgrad.evaluation.shares import ALONE, Shares
 from stopgrad.method import Learner
 
 SPECTRUM_KEPT = 128
@@ -35,7 +37,9 @@ class Embedder:
     """How images reach a learner in evaluation: their size, their normalisation, the device, the precision.
 
     ``normalise`` maps images (B, C, S, S) in [0, 1] to what the encoder expects; ``autocast`` opens the
-    precision of the run.
+    precision of the run. Of several processes (``shares``) each embeds its share and all get the whole, so
+    all must call it. Shares are whole batches: also in training mode, where batch normalisation ties the
+    images of a batch together, the numbers are those of one process.
     """
 
     size: int
@@ -44,12 +48,17 @@ class Embedder:
     autocast: Callable[[], AbstractContextManager[object]]
     batch_size: int = 256
     workers: int | None = None
+    shares: Shares = ALONE
 
     @torch.no_grad()
     def embed(self, learner: Learner, part: Part) -> Embedding:
         """Embed every image of a part as it is, in order. The learner's mode decides how BN normalises."""
-        shown = evaluation_batches(part, self.size, self.batch_size, device=self.device, workers=self.workers)
-        return self._collect(learner, (images for _, images in shown))
+        own, count, workers = self._own(len(part)), len(part), self.workers
+        if self.shares.world > 1:
+            part = part.take(own)
+            workers = max(1, processors() // self.shares.world) if workers is None else workers
+        batches = evaluation_batches(part, self.size, self.batch_size, device=self.device, workers=workers)
+        return self._collect(learner, (images for _, images in batches) if len(own) else iter(()), count)
 
     def embed_evaluating(self, learner: Learner, part: Part) -> Embedding:
         """`embed` with the learner in evaluation mode."""
@@ -61,21 +70,25 @@ class Embedder:
         """Embed two augmented views of every image; the same views at every call."""
         pairs = [
             views(part.images[rows].to(self.device), rows, seed=0, epoch=0)
-            for rows in torch.arange(len(part)).split(self.batch_size)
+            for rows in self._own(len(part)).split(self.batch_size)
+            if len(rows)
         ]
         return (
-            self._collect(learner, (first for first, _ in pairs)),
-            self._collect(learner, (second for _, second in pairs)),
+            self._collect(learner, (first for first, _ in pairs), len(part)),
+            self._collect(learner, (second for _, second in pairs), len(part)),
         )
 
-    def _collect(self, learner: Learner, batches: Iterator[Tensor]) -> Embedding:
+    def _own(self, count: int) -> Tensor:
+        """Row numbers of this process's share."""
+        return torch.arange(count)[self.shares.of(count, self.batch_size)]
+
+    def _collect(self, learner: Learner, batches: Iterator[Tensor], count: int) -> Embedding:
         rows = []
         for images in batches:
             with self.autocast():
-                rows.append(learner.embed(self.normalise(images.to(self.device))))
-        return Embedding(
-            *(torch.cat([x.float().cpu() for x in column]) for column in zip(*rows, strict=True))
-        )
+                rows.append([x.float().cpu() for x in learner.embed(self.normalise(images.to(self.device)))])
+        columns = [torch.cat(column) for column in zip(*rows, strict=True)] or [torch.empty(0, 0)] * 3
+        return Embedding(*(self.shares.gather(column, count, self.batch_size) for column in columns))
 
 
 def materialise(part: Part, count: int, size: int) -> ArrayPart:

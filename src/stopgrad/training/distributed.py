@@ -1,37 +1,138 @@
-"""Several processes as one: the processes that torchrun started, and batch normalisation over all of them."""
+"""Several processes as one: those that torchrun or srun started, and batch normalisation over all of them."""
 
 import logging
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
+from stopgrad.errors import PeerLost, UsageError
 from stopgrad.training.precision import FABRIC, resolve_device
 from stopgrad.training.settings import RunSettings
 
+TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others before it gives up. One that died is noticed at once, by its closed
+connection or by torchrun; this is for one that hangs. The first process alone reads or indexes the data at the
+start, and nothing else is waited for so long."""
+
 
 def launch(settings: RunSettings) -> Fabric:
-    """Fabric for this process: alone, or one of those that torchrun started."""
-    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
+    """Fabric for this process: alone, or one of those that torchrun or SLURM's srun started.
+
+    Raises:
+        UsageError: when srun's variables do not say how many processes a node has.
+    """
+    environment = cluster()
+    world = environment.world_size()
+    if world == 1:
+        return make_fabric(settings.device, settings.precision)
     # every rank computes the same buffers: the joint batch's statistics, the averages, the memory of images
-    strategy = DDPStrategy(broadcast_buffers=False) if world > 1 else "auto"
+    strategy = DDPStrategy(cluster_environment=environment, broadcast_buffers=False, timeout=TIMEOUT)
+    local = int(os.environ["LOCAL_WORLD_SIZE" if started_by_torchrun() else "SLURM_NTASKS_PER_NODE"])
+    nodes, rest = divmod(world, local)
+    if rest:
+        raise UsageError(f"{world} processes, {local} a node: every node must run as many processes")
     fabric = make_fabric(
-        settings.device, settings.precision, devices=local, num_nodes=world // local, strategy=strategy
+        settings.device, settings.precision, devices=local, num_nodes=nodes, strategy=strategy
     )
     fabric.launch()
     return fabric
 
 
+def cluster() -> ClusterEnvironment:
+    """Who started this process, and which of how many it is.
+
+    torchrun before SLURM, for srun may start torchrun. A batch script is not itself a process of the job: only
+    what srun starts belongs to a step, and a shell that srun opens trains alone.
+
+    Raises:
+        UsageError: under srun without ``--ntasks-per-node``.
+    """
+    if started_by_torchrun():
+        return TorchElasticEnvironment()
+    tasks = int(os.environ.get("SLURM_NTASKS", 1))
+    if tasks == 1 or "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():
+        return LightningEnvironment()
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise UsageError(f"SLURM: {tasks} tasks, but not how many a node has; give --ntasks-per-node too")
+    return SLURMEnvironment(auto_requeue=False)
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return bool(TorchElasticEnvironment.detect())
+
+
+def restarts() -> int:
+    """How often torchrun has restarted this job, or SLURM has put it into the queue again."""
+    name = "TORCHELASTIC_RESTART_COUNT" if started_by_torchrun() else "SLURM_RESTART_COUNT"
+    return int(os.environ.get(name, 0))
+
+
 def make_fabric(device: str, precision: str, **processes: Any) -> Fabric:
-    """Fabric on a device by name, in "fp32", "bf16" or "fp16"."""
+    """Fabric on a device by name, in "fp32", "bf16" or "fp16"; of this process alone if nothing else is said."""
+    processes = processes or {"devices": 1, "plugins": LightningEnvironment()}
     # it announces its precision on stderr, where a mistake is to be one line alone
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     return Fabric(accelerator=resolve_device(device), precision=FABRIC[precision], **processes)
+
+
+@contextmanager
+def peers(fabric: Fabric) -> Iterator[None]:
+    """While open, a failed message to another process is a `PeerLost` that says what to do.
+
+    gloo and NCCL raise different errors, and gloo plain RuntimeErrors, known by their text alone.
+
+    Raises:
+        PeerLost: when another process died, or did not answer within `TIMEOUT`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if fabric.world_size == 1 or not (isinstance(error, dist.DistError) or _FAILED_MESSAGE.search(text)):
+            raise
+        reason = text.splitlines()[0].rpartition("] ")[2][:160]
+        raise PeerLost(
+            f"process {fabric.global_rank} of {fabric.world_size} lost another one ({reason}); the last "
+            "checkpoint is kept: start the job again with --resume, or let torchrun --max-restarts do so"
+        ) from error
+
+
+_FAILED_MESSAGE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|Timed out waiting")
+
+
+def settle_buckets(module: nn.Module) -> None:
+    """Make DDP lay out its buckets of gradients as it will keep them, before the first step.
+
+    It lays them out anew after the first backward pass, and with more than two processes the order of a sum,
+    so its rounding, depends on where in a bucket a gradient lies: without this a resumed run would take its
+    first step with other rounding than one that never stopped. The pass is of a loss that is zero.
+    """
+    if not isinstance(module, DistributedDataParallel):
+        return
+    weights = [w for w in module.parameters() if w.requires_grad]
+    module.reducer.prepare_for_backward([])
+    torch.stack([(w * 0).sum() for w in weights]).sum().backward()
+    module.reducer._rebuild_buckets()
+    for w in weights:
+        w.grad = None
 
 
 def join_batch_norm(module: nn.Module, fabric: Fabric) -> nn.Module:
