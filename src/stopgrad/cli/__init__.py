@@ -30,7 +30,7 @@ def _help(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 bad news that was asked for or a lost peer, 2 bad input."""
+    """Run the command line. Exit status: 0 done, 1 bad news asked for or a lost peer, 2 bad input."""
     try:
         status = app(standalone_mode=False)
     except _BAD_COMMAND_LINE as error:

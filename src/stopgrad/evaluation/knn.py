@@ -62,7 +62,9 @@ def knn_predict(
     if not temperature > 0:
         raise UsageError(f"kNN: temperature {temperature} is not above 0")
     parts = [part.to(device or queries.device) for part in queries.split(QUERIES_AT_ONCE)]
-    return torch.cat([_vote(part, bank, labels, classes, k, temperature) for part in parts]).to(queries.device)
+    return torch.cat([_vote(part, bank, labels, classes, k, temperature) for part in parts]).to(
+        queries.device
+    )
 
 
 def knn_accuracy(
@@ -93,9 +95,7 @@ def knn_accuracy(
     return shares.sum(hits) / len(queries)
 
 
-def _vote(
-    queries: Tensor, bank: Tensor, labels: Tensor, classes: int, k: int, temperature: float
-) -> Tensor:
+def _vote(queries: Tensor, bank: Tensor, labels: Tensor, classes: int, k: int, temperature: float) -> Tensor:
     similarities, neighbours = _unpack(_nearest_keys(queries, bank, k))
     # Relative to the nearest one: the same winner, and no overflow at low temperatures.
     weights = torch.exp((similarities - similarities[:, :1]) / temperature)

@@ -1,8 +1,8 @@
 """Linear probe: multinomial logistic regression on frozen features, by L-BFGS on the whole training part.
 
 The optimum, the start, the steps and where they end are those of scikit-learn's ``LogisticRegression``; here
-the loss and its gradient are summed over parts of the rows, so that no second copy of a large training part is
-needed, and on a GPU where there is one.
+the loss and its gradient are summed over parts of the rows, so that no second copy of a large training part
+is needed, and on a GPU where there is one.
 
 Shapes: N training images, V validation images, M test images, D features, K classes, B rows of a part.
 """
@@ -195,7 +195,7 @@ def _held_out(part: _Part, seed: int) -> tuple[_Part, _Part]:
 def _moments(features: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
     """Mean (D,), and scale (D,) or the common one (), float64 on the CPU."""
     # Centring changes nothing in the model (its intercept is not regularised) and much in the speed.
-    parts = [part for part in features.split(ROWS_AT_ONCE)]
+    parts = features.split(ROWS_AT_ONCE)
     mean = sum((part.double().sum(dim=0).cpu() for part in parts), torch.zeros(())) / len(features)
     squares = (((part.double().cpu() - mean) ** 2).sum(dim=0) for part in parts)
     variance = sum(squares, torch.zeros(())) / len(features)

@@ -27,16 +27,17 @@ from stopgrad.training.precision import FABRIC, resolve_device
 from stopgrad.training.settings import RunSettings
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others before it gives up. One that died is noticed at once, by its closed
-connection or by torchrun; this is for one that hangs. The first process alone reads or indexes the data at the
-start, and nothing else is waited for so long."""
+"""How long a process waits for the others before it gives up. One that died is noticed at once, by its
+closed connection or by torchrun; this is for one that hangs. The longest that is waited for is the first
+process, which alone downloads or indexes the data."""
 
 
 def launch(settings: RunSettings) -> Fabric:
     """Fabric for this process: alone, or one of those that torchrun or SLURM's srun started.
 
     Raises:
-        UsageError: when srun's variables do not say how many processes a node has.
+        UsageError: when srun's variables do not say how many processes a node has, or nodes differ in it.
+        PeerLost: when not all processes came within `TIMEOUT`.
     """
     environment = cluster()
     world = environment.world_size()
@@ -51,15 +52,19 @@ def launch(settings: RunSettings) -> Fabric:
     fabric = make_fabric(
         settings.device, settings.precision, devices=local, num_nodes=nodes, strategy=strategy
     )
-    fabric.launch()
+    try:
+        fabric.launch()
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0][:160]
+        raise PeerLost(f"not all of the {world} processes came together ({reason})") from error
     return fabric
 
 
 def cluster() -> ClusterEnvironment:
     """Who started this process, and which of how many it is.
 
-    torchrun before SLURM, for srun may start torchrun. A batch script is not itself a process of the job: only
-    what srun starts belongs to a step, and a shell that srun opens trains alone.
+    torchrun before SLURM, for srun may start torchrun. A batch script is not itself a process of the job:
+    only what srun starts belongs to a step, and a shell that srun opens trains alone.
 
     Raises:
         UsageError: under srun without ``--ntasks-per-node``.
@@ -86,7 +91,7 @@ def restarts() -> int:
 
 
 def make_fabric(device: str, precision: str, **processes: Any) -> Fabric:
-    """Fabric on a device by name, in "fp32", "bf16" or "fp16"; of this process alone if nothing else is said."""
+    """Fabric on a device by name, in "fp32", "bf16" or "fp16"; of this process alone by default."""
     processes = processes or {"devices": 1, "plugins": LightningEnvironment()}
     # it announces its precision on stderr, where a mistake is to be one line alone
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -118,19 +123,20 @@ def peers(fabric: Fabric) -> Iterator[None]:
 _FAILED_MESSAGE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|Timed out waiting")
 
 
-def settle_buckets(module: nn.Module) -> None:
+def settle_buckets(module: nn.Module | None) -> None:
     """Make DDP lay out its buckets of gradients as it will keep them, before the first step.
 
     It lays them out anew after the first backward pass, and with more than two processes the order of a sum,
     so its rounding, depends on where in a bucket a gradient lies: without this a resumed run would take its
     first step with other rounding than one that never stopped. The pass is of a loss that is zero.
     """
-    if not isinstance(module, DistributedDataParallel):
+    wrapped = getattr(module, "_forward_module", None)  # Fabric's wrapper is around DDP's
+    if module is None or not isinstance(wrapped, DistributedDataParallel):
         return
     weights = [w for w in module.parameters() if w.requires_grad]
-    module.reducer.prepare_for_backward([])
+    wrapped.reducer.prepare_for_backward([])
     torch.stack([(w * 0).sum() for w in weights]).sum().backward()
-    module.reducer._rebuild_buckets()
+    wrapped.reducer._rebuild_buckets()
     for w in weights:
         w.grad = None
 

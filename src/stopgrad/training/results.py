@@ -3,7 +3,6 @@
 Everything is chosen on training and validation images; the test part is read once, here.
 """
 
-import math
 import statistics
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -116,8 +115,8 @@ def probe_vectors(
     Raises:
         UsageError: without labels, or for vectors that are not finite.
     """
-    features = (h_fit, h_val, h_test)
-    return {"knn": _vote(features, dataset, settings), **_fit_probes(features, dataset)}
+    knn = _vote(h_fit, h_test, dataset, settings, device="cpu")
+    return {"knn": knn, **_fit_probes((h_fit, h_val, h_test), dataset, "cpu")}
 
 
 Features = tuple[Tensor, Tensor, Tensor]
@@ -126,48 +125,47 @@ Features = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class _Probed:
-    """Features whose kNN accuracy is known, which all processes compute together; None where they cannot be."""
+    """A learner's features and their kNN accuracy, which all processes make together.
 
-    features: Features | None
-    knn: float = math.nan
-    device: torch.device = torch.device("cpu")
+    Both are None where there are no labels, or the features are not finite.
+    """
+
+    device: torch.device
+    features: Features | None = None
+    knn: float | None = None
 
     @classmethod
     def of(
         cls, learner: Learner, embedder: Embedder, dataset: Dataset, settings: EvaluationSettings
     ) -> "_Probed":
         if dataset.probe.labels is None or dataset.test.labels is None:
-            return cls(None)
+            return cls(embedder.device)
         with mode(learner, training=False):
             fit, val, test = (
                 embedder.embed(learner, part).h for part in (dataset.probe, dataset.val, dataset.test)
             )
         if not all(bool(torch.isfinite(h).all()) for h in (fit, val, test)):
-            return cls(None)
-        knn = _vote((fit, val, test), dataset, settings, embedder)
-        return cls((fit, val, test), knn, embedder.device)
+            return cls(embedder.device)
+        knn = _vote(fit, test, dataset, settings, device=embedder.device, shares=embedder.shares)
+        return cls(embedder.device, (fit, val, test), knn)
 
     def figures(self, dataset: Dataset) -> dict[str, float | None]:
-        """All probes' accuracies, in this process alone."""
+        """All probes' accuracies; the linear ones are fitted here, by this process alone."""
         if self.features is None:
             return dict.fromkeys(PROBES)
         return {"knn": self.knn, **_fit_probes(self.features, dataset, self.device)}
 
 
 def _vote(
-    features: Features, dataset: Dataset, settings: EvaluationSettings, embedder: Embedder | None = None
+    bank: Tensor, queries: Tensor, dataset: Dataset, settings: EvaluationSettings, **where: Any
 ) -> float:
-    bank, _, queries = features
-    k = min(settings.knn_k, len(bank))
     return knn_accuracy(
-        queries, dataset.test.labels, bank, dataset.probe.labels, len(dataset.classes or ()), k,
-        settings.knn_temperature, **({} if embedder is None else {"shares": embedder.shares, "device": embedder.device}),
+        queries, dataset.test.labels, bank, dataset.probe.labels, len(dataset.classes or ()),
+        min(settings.knn_k, len(bank)), settings.knn_temperature, **where,
     )  # fmt: skip
 
 
-def _fit_probes(
-    features: Features, dataset: Dataset, device: torch.device = torch.device("cpu")
-) -> dict[str, float]:
+def _fit_probes(features: Features, dataset: Dataset, device: torch.device | str) -> dict[str, float]:
     h_fit, h_val, h_test = features
     fit, val, test = dataset.probe, dataset.val, dataset.test
     chosen_on = None if val.labels is None else (h_val, val.labels)
@@ -177,9 +175,7 @@ def _fit_probes(
         h, labels = h_fit, fit.labels
         if rows is not None and labels is not None:
             h, labels = h[rows], labels[rows]
-        return linear_probe(
-            h, labels, h_test, test.labels, chosen_on, standardise, device=device
-        ).accuracy
+        return linear_probe(h, labels, h_test, test.labels, chosen_on, standardise, device=device).accuracy
 
     return {
         "linear_probe": linear(None, True),
