@@ -9,10 +9,10 @@ the processor, which other work on the machine stretches less than the clock on 
 
 - kNN, k 20, cosine, votes exp(similarity / 0.07). lightly: `knn_predict` of its benchmarks, on features that
   were normalised before its time began. scikit-learn: `KNeighborsClassifier` with these weights, brute force.
-- Linear probe: the whole choice, C among seven on a validation part and the score on the test part. The peer is
-  scikit-learn's `LogisticRegression` in a loop over the same C with as many iterations. "in parts" is what a
-  training part too large for float64 gets (float32, part by part), tried here on a small one. lightly has no
-  solver to compare: its linear evaluation is a Lightning module trained by SGD.
+- Linear probe: the whole choice, C among seven on a validation part, and the score on the test part. The peer
+  is scikit-learn's `LogisticRegression` in a loop over the same C with as many iterations. "in parts" is what
+  a training part too large for float64 gets (float32, part by part), tried here on a small one. lightly has
+  no solver to compare: its linear evaluation is a Lightning module trained by SGD.
 - Memory: 256 queries against a bank of 10^6 x 512, each contender in a process of its own; what the peak adds
   to the normalised bank and queries, which lie there before.
 """
@@ -174,8 +174,8 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "# kNN and linear probes",
         "",
-        "Written by `OMP_NUM_THREADS=1 python benchmarks/evaluation.py --write`, whose docstring says how it is",
-        f"measured. {result['machine']}",
+        "Written by `OMP_NUM_THREADS=1 python benchmarks/evaluation.py --write`, whose docstring says how it",
+        f"is measured. {result['machine']}",
     ]
     for case in result["cases"]:
         ours = case["seconds"]["stopgrad"]
@@ -191,10 +191,8 @@ def table(result: dict[str, Any]) -> str:
             accuracy = f"{100 * case['accuracy'][name]:.2f}"
             lines.append(f"| {name} | {accuracy} | {spread(seconds, 3)} | {ratio} |")
     bank = result["memory"]["bank"]
-    lines += [
-        "",
-        f"## Memory: {QUERIES} queries, bank {bank:,} x {WIDTH} ({bank * WIDTH * 4 / 2**20:,.0f} MiB)",
-    ]
+    size = bank * WIDTH * 4 / 2**20
+    lines += ["", f"## Memory: {QUERIES} queries, bank {bank:,} x {WIDTH} ({size:,.0f} MiB)"]
     lines += ["", "| | MiB beside bank and queries |", "|---|---|"]
     lines += [f"| {name} | {mib:,.0f} |" for name, mib in result["memory"]["mib"].items()]
     return "\n".join(lines) + "\n"
@@ -220,11 +218,12 @@ def main() -> None:
         print(memory(args.memory, args.bank))
         return
     result = measure(args.quick)
+    if args.write:
+        (RESULTS / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
     text = table(result)
     print(text)
     if args.write:
         (RESULTS / "evaluation.md").write_text(text)
-        (RESULTS / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

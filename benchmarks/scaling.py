@@ -4,8 +4,8 @@
     python benchmarks/scaling.py --write    # and benchmarks/results/scaling.md, .json
 
 Each process is pinned to a processor of its own and has one thread. The processes talk by gloo, as without
-GPUs; they are started with the variables that torchrun sets, and train BYOL on the bundled digits as `stopgrad
-pretrain` does: gradients and batch normalisation over the joint batch, readings of the monitor, step log.
+GPUs. They are started with the variables that torchrun sets, and train BYOL on the bundled digits as
+`stopgrad pretrain` does: gradients and batch normalisation over the joint batch, the monitor, the step log.
 Evaluation and checkpoints are not counted.
 
 One process and two take turns, a block of steps each; those whose turn it is not wait for a line on stdin.

@@ -4,7 +4,7 @@ Legend: N images, Dh width of the encoder's features h, D width of the projectio
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -53,12 +53,13 @@ class Embedder:
     @torch.no_grad()
     def embed(self, learner: Learner, part: Part) -> Embedding:
         """Embed every image of a part as it is, in order. The learner's mode decides how BN normalises."""
-        own, count, workers = self._own(len(part)), len(part), self.workers
-        if self.shares.world > 1:
-            part = part.take(own)
-            workers = max(1, processors() // self.shares.world) if workers is None else workers
-        batches = evaluation_batches(part, self.size, self.batch_size, device=self.device, workers=workers)
-        return self._collect(learner, (images for _, images in batches) if len(own) else iter(()), count)
+        return Embedding(*self._collect(learner, self._shown(part), len(part), 3))
+
+    @torch.no_grad()
+    def features(self, learner: Learner, part: Part) -> Tensor:
+        """The features h (N, Dh) of every image alone, with the learner in evaluation mode."""
+        with mode(learner, training=False):
+            return self._collect(learner, self._shown(part), len(part), 1)[0]
 
     def embed_evaluating(self, learner: Learner, part: Part) -> Embedding:
         """`embed` with the learner in evaluation mode."""
@@ -73,22 +74,37 @@ class Embedder:
             for rows in self._own(len(part)).split(self.batch_size)
             if len(rows)
         ]
-        return (
-            self._collect(learner, (first for first, _ in pairs), len(part)),
-            self._collect(learner, (second for _, second in pairs), len(part)),
+        first, second = (
+            self._collect(learner, (pair[view] for pair in pairs), len(part), 3) for view in (0, 1)
         )
+        return Embedding(*first), Embedding(*second)
+
+    def _shown(self, part: Part) -> Iterator[Tensor]:
+        """The images of this process's share, batch by batch."""
+        own, workers = self._own(len(part)), self.workers
+        if not len(own):
+            return
+        if self.shares.world > 1:
+            part = part.take(own)
+            workers = max(1, processors() // self.shares.world) if workers is None else workers
+        for _, images in evaluation_batches(
+            part, self.size, self.batch_size, device=self.device, workers=workers
+        ):
+            yield images
 
     def _own(self, count: int) -> Tensor:
         """Row numbers of this process's share."""
         return torch.arange(count)[self.shares.of(count, self.batch_size)]
 
-    def _collect(self, learner: Learner, batches: Iterator[Tensor], count: int) -> Embedding:
+    def _collect(self, learner: Learner, batches: Iterable[Tensor], count: int, nodes: int) -> list[Tensor]:
+        """The first ``nodes`` of h, z and p, of all processes' images."""
         rows = []
         for images in batches:
             with self.autocast():
-                rows.append([x.float().cpu() for x in learner.embed(self.normalise(images.to(self.device)))])
-        columns = [torch.cat(column) for column in zip(*rows, strict=True)] or [torch.empty(0, 0)] * 3
-        return Embedding(*(self.shares.gather(column, count, self.batch_size) for column in columns))
+                made = learner.embed(self.normalise(images.to(self.device)))[:nodes]
+            rows.append([x.float().cpu() for x in made])
+        columns = [torch.cat(column) for column in zip(*rows, strict=True)] or [torch.empty(0, 0)] * nodes
+        return [self.shares.gather(column, count, self.batch_size) for column in columns]
 
 
 def materialise(part: Part, count: int, size: int) -> ArrayPart:

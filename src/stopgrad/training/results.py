@@ -18,7 +18,7 @@ from stopgrad.data.sources import ArrayPart, Dataset
 from stopgrad.data.views import Views
 from stopgrad.evaluation.knn import knn_accuracy
 from stopgrad.evaluation.linear import few_labels, linear_probe
-from stopgrad.evaluation.measures import Embedder, Embedding, materialise, measure_learner, mode
+from stopgrad.evaluation.measures import Embedder, Embedding, materialise, measure_learner
 from stopgrad.exports import export_encoder
 from stopgrad.files import to_json, whole_file, write_text
 from stopgrad.method import Learner
@@ -140,10 +140,8 @@ class _Probed:
     ) -> "_Probed":
         if dataset.probe.labels is None or dataset.test.labels is None:
             return cls(embedder.device)
-        with mode(learner, training=False):
-            fit, val, test = (
-                embedder.embed(learner, part).h for part in (dataset.probe, dataset.val, dataset.test)
-            )
+        parts = (dataset.probe, dataset.val, dataset.test)
+        fit, val, test = (embedder.features(learner, part) for part in parts)
         if not all(bool(torch.isfinite(h).all()) for h in (fit, val, test)):
             return cls(embedder.device)
         knn = _vote(fit, test, dataset, settings, device=embedder.device, shares=embedder.shares)
