@@ -20,7 +20,7 @@ from lightning_fabric.plugins.environments import (
 
 from stopgrad import jobs
 from stopgrad.errors import PeerLost, UsageError
-from stopgrad.training.distributed import cluster, launch, peers, restarts
+from stopgrad.training.distributed import cluster, launch, peers, restartable
 from stopgrad.training.folder import RunFolder
 
 SMALL = [
@@ -187,7 +187,7 @@ def started(folder):
     return [line for line in folder.log.read_text().splitlines() if "from step" in line]
 
 
-NAMES = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_MAX_RESTARTS")
 
 
 @pytest.fixture
@@ -244,22 +244,23 @@ def test_tasks_that_are_not_so_many_a_node_are_refused(changes, says, variables,
 
 
 @pytest.mark.parametrize(
-    ("changes", "times"),
+    ("changes", "resumes"),
     [
-        ({}, 0),
-        ({"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": 2}, 2),
-        ({"SLURM_RESTART_COUNT": 1}, 1),
+        ({}, False),
+        ({"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_MAX_RESTARTS": 0}, False),
+        ({"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_MAX_RESTARTS": 2}, True),
+        ({"SLURM_RESTART_COUNT": 1}, True),
     ],
 )
-def test_a_restarted_job_resumes(changes, times, variables, tmp_path, monkeypatch):
+def test_a_job_that_may_be_restarted_resumes(changes, resumes, variables, tmp_path, monkeypatch):
     variables(changes)
-    assert restarts() == times
+    assert restartable() == resumes
     asked = []
     monkeypatch.setattr("stopgrad.training.pretrain.run", lambda *a, resume, **k: asked.append(resume))
     jobs.pretrain(out=tmp_path)
-    assert asked == [times > 0]
-    if times:
-        with pytest.raises(UsageError, match="restarted job: needs --out"):
+    assert asked == [resumes]
+    if resumes:
+        with pytest.raises(UsageError, match="may be restarted: needs --out"):
             jobs.pretrain()
 
 

@@ -84,10 +84,14 @@ def started_by_torchrun() -> bool:
     return bool(TorchElasticEnvironment.detect())
 
 
-def restarts() -> int:
-    """How often torchrun has restarted this job, or SLURM has put it into the queue again."""
-    name = "TORCHELASTIC_RESTART_COUNT" if started_by_torchrun() else "SLURM_RESTART_COUNT"
-    return int(os.environ.get(name, 0))
+def restartable() -> bool:
+    """Whether this job goes on with a run that it finds: torchrun may restart it, or SLURM has requeued it.
+
+    May, for on many machines torchrun says only where a process failed that it is a restart.
+    """
+    if started_by_torchrun():
+        return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
 
 
 def make_fabric(device: str, precision: str, **processes: Any) -> Fabric:

@@ -84,7 +84,7 @@ def run(
     settings = complete(settings)
     folder = RunFolder(out)
     settings, checkpoint = _where_to_resume(folder, settings, resume)
-    fabric = launch(settings)
+    fabric = launch(settings)  # nobody writes before everybody has looked
     with peers(fabric):
         return _run(settings, folder, fabric, checkpoint, init_from, show_progress, check)
 
