@@ -117,7 +117,7 @@ def peers(fabric: Fabric) -> Iterator[None]:
         text = str(error)
         if fabric.world_size == 1 or not (isinstance(error, dist.DistError) or _FAILED_MESSAGE.search(text)):
             raise
-        reason = text.splitlines()[0].rpartition("] ")[2][:160]
+        reason = text.splitlines()[0].rpartition("] ")[2].partition(". ")[0][:160]
         raise PeerLost(
             f"process {fabric.global_rank} of {fabric.world_size} lost another one ({reason}); the last "
             "checkpoint is kept: start the job again with --resume, or let torchrun --max-restarts do so"
