@@ -274,7 +274,7 @@ class Pair:
         "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1",
         "[../gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation",
         "NCCL communicator was aborted on rank 1.",
-        "[../gloo/transport/tcp/pair.cc:1] Read error [127.0.0.1]:5: Connection reset by peer. This is not so",
+        "[../gloo/transport/tcp/pair.cc:1] Read error [127.0.0.1]:5: Connection reset by peer. This is so",
     ],
 )
 def test_a_failed_message_is_told_from_other_errors(message):

@@ -53,11 +53,35 @@ def launch(settings: RunSettings) -> Fabric:
         settings.device, settings.precision, devices=local, num_nodes=nodes, strategy=strategy
     )
     try:
+        _meet_again(fabric.device, environment)
         fabric.launch()
-    except dist.DistError as error:
-        reason = str(error).splitlines()[0][:160]
+    except RuntimeError as error:
+        if (reason := _failed_message(error)) is None:
+            raise
         raise PeerLost(f"not all of the {world} processes came together ({reason})") from error
     return fabric
+
+
+def _meet_again(device: torch.device, environment: ClusterEnvironment) -> None:
+    """Open the process group of processes that torchrun restarted on one machine.
+
+    The store in which they look for each other still holds the addresses of those that died (PyTorch 2.15):
+    they look in a part of it of their own. On many machines the number of restarts is not the same on all.
+    """
+    told = os.environ
+    restart = int(told.get("TORCHELASTIC_RESTART_COUNT", 0))
+    shared = started_by_torchrun() and told.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not (restart and shared and told["LOCAL_WORLD_SIZE"] == told["WORLD_SIZE"]):
+        return
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(device)
+    store = dist.TCPStore(environment.main_address, environment.main_port, is_master=False, timeout=TIMEOUT)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", store=dist.PrefixStore(f"restart-{restart}", store),
+        rank=environment.global_rank(), world_size=environment.world_size(), timeout=TIMEOUT,
+        device_id=device if cuda else None,
+    )  # fmt: skip
 
 
 def cluster() -> ClusterEnvironment:
@@ -114,17 +138,23 @@ def peers(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if fabric.world_size == 1 or not (isinstance(error, dist.DistError) or _FAILED_MESSAGE.search(text)):
+        if fabric.world_size == 1 or (reason := _failed_message(error)) is None:
             raise
-        reason = text.splitlines()[0].rpartition("] ")[2].partition(". ")[0][:160]
         raise PeerLost(
             f"process {fabric.global_rank} of {fabric.world_size} lost another one ({reason}); the last "
             "checkpoint is kept: start the job again with --resume, or let torchrun --max-restarts do so"
         ) from error
 
 
-_FAILED_MESSAGE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|Timed out waiting")
+_FAILED_MESSAGE = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|Timed out waiting", re.I)
+
+
+def _failed_message(error: RuntimeError) -> str | None:
+    """The reason in a sentence, if the error is of a message between processes."""
+    text = str(error)
+    if not isinstance(error, dist.DistError) and not _FAILED_MESSAGE.search(text):
+        return None
+    return text.splitlines()[0].rpartition("] ")[2].partition(". ")[0][:160]
 
 
 def settle_buckets(module: nn.Module | None) -> None:
