@@ -171,7 +171,7 @@ def few_labels(labels: Tensor | None, per_class: int, seed: int) -> Tensor:
 
 def _part(features: Tensor, labels: Tensor | None, what: str) -> _Part:
     check_vectors(features, what)
-    return _Part(features.detach(), check_labels(labels, len(features), what).cpu())
+    return _Part(features.detach(), check_labels(labels, len(features), what).cpu().contiguous())
 
 
 def _shuffled_classes(labels: np.ndarray, seed: int) -> list[np.ndarray]:
