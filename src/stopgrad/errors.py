@@ -9,6 +9,10 @@ class UsageError(ValueError):
     """Bad input. The command line prints the message as one line and exits with status 2."""
 
 
+class PeerLost(RuntimeError):
+    """Another process of a distributed run is gone. The command line prints one line and exits with 1."""
+
+
 class MissingExtra(UsageError):
     """An optional dependency is not installed."""
 

@@ -13,6 +13,7 @@ from stopgrad.evaluation.vectors import check_suffix, save_vectors
 from stopgrad.exports import Format, export_encoder
 from stopgrad.training import pretrain as training
 from stopgrad.training.build import LoadedRun, load_run
+from stopgrad.training.distributed import restartable
 from stopgrad.training.folder import RunFolder
 from stopgrad.training.results import probe_features
 from stopgrad.training.settings import AXES, merge, read_yaml, resolve
@@ -43,6 +44,7 @@ def pretrain(
         out: run folder; by default a new one in ``runs/``, named after data, method and seed.
         config: YAML file of settings, such as another run's ``config.yaml``; the other arguments go over it.
         resume: continue the run in ``out`` where its last checkpoint left it. Without a run there, start one.
+            A job that torchrun may restart, or SLURM has requeued, resumes without being told.
         init_from: checkpoint or run folder to take the encoder's and projector's weights from.
         show_progress: whether to draw a progress bar on stderr.
         preflight: whether to try the first batch before training; a fault stops, warnings go to the log.
@@ -54,9 +56,12 @@ def pretrain(
     Raises:
         UsageError: for bad input; the message is one line.
         Interrupted: when SIGINT or SIGTERM stopped the run; it is saved.
+        PeerLost: when another process of the run is gone; the last checkpoint is kept.
     """
-    if resume and out is None:
-        raise UsageError("--resume: needs --out, the folder of the run to go on with")
+    if out is None and (resume or restartable()):
+        what = "--resume" if resume else "a job that may be restarted"
+        raise UsageError(f"{what}: needs --out, the folder of the run to go on with")
+    resume = resume or restartable()
     changes = dict(settings)
     if data is not None:
         changes["data"] = dict(data) if isinstance(data, Mapping) else {"name": str(data)}

@@ -51,16 +51,31 @@ def test_without_weights_is_sklearns(k):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 2**31))
-def test_how_the_work_is_cut_does_not_matter(queries_at_once, bank_at_once, seed):
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 9), st.integers(0, 2**31))
+def test_how_the_work_is_cut_does_not_matter(queries_at_once, bank_at_once, group, seed):
     # whole numbers: many equal similarities, on which cuts and devices like to disagree
     queries, bank, labels = drawn(seed, queries=20, bank=50, width=2)
     queries, bank = queries.round(), bank.round()
     whole = knn_predict(queries, bank, labels, 4, k=7)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knn, "GROUP", group)
         patch.setattr(knn, "QUERIES_AT_ONCE", queries_at_once)
         patch.setattr(knn, "BANK_AT_ONCE", bank_at_once)
         assert torch.equal(knn_predict(queries, bank, labels, 4, k=7), whole)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 12), st.integers(0, 2**31))
+def test_the_candidates_hold_the_nearest_the_first_of_equal_ones(width, group, k, seed):
+    similarities = torch.randint(4, (5, width), generator=torch.Generator().manual_seed(seed)) / 4
+    k = min(k, width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knn, "GROUP", group)
+        values, columns = knn._candidates(similarities, k)
+    for row, own, places in zip(similarities, values, columns.expand(len(values), -1), strict=True):
+        assert torch.equal(row[places], own)
+        nearest = sorted(range(width), key=lambda i, row=row: (-row[i], i))[:k]
+        assert set(nearest) <= set(places.tolist())
 
 
 def test_equal_neighbours_count_in_bank_order_and_equal_votes_go_to_the_lowest_class():
@@ -76,7 +91,7 @@ def test_equal_neighbours_count_in_bank_order_and_equal_votes_go_to_the_lowest_c
 )
 def test_keys_order_as_similarities_and_come_back(similarities, first):
     values = torch.tensor([similarities])
-    keys = knn._pack(values, first)
+    keys = knn._pack(values, torch.arange(first, first + len(similarities)))
     assert torch.equal(keys.argsort(descending=True), values.argsort(descending=True))
     back, index = knn._unpack(keys)
     assert torch.equal(back, values)

@@ -8,7 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from stopgrad.data.sources import DataSettings, load_dataset
 from stopgrad.errors import UsageError
+from stopgrad.evaluation import linear
 from stopgrad.evaluation.linear import GRID, few_labels, linear_probe
 
 
@@ -53,6 +55,50 @@ def test_the_model_is_plain_sklearns(standardise):
     expected = peer.score(test.double().numpy(), test_labels.numpy())
     assert 0.4 < result.accuracy < 0.95
     assert result.accuracy == pytest.approx(expected, abs=0.004)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Random features of the bundled digits: training, validation and test part, with labels."""
+    dataset = load_dataset(DataSettings())
+    weights = torch.randn(256, 64, generator=torch.Generator().manual_seed(0))
+    parts = ((dataset.probe, 1000), (dataset.val, 500), (dataset.test, 1024))
+    return [
+        ((part.images[:count].flatten(1) / 255 - 0.5).matmul(weights).relu(), part.labels[:count])
+        for part, count in parts
+    ]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("classes", [10, 2])
+def test_float32_in_parts_is_sklearns_model_too(kept, classes, digits, monkeypatch):
+    """Within 0.2 points, whether the parts are kept or made anew each time."""
+    (train, labels), val, test = ((x, y % classes) for x, y in digits)
+    monkeypatch.setattr(linear, "DOUBLE_UP_TO", train.numel() - 1 if kept else 0)
+    monkeypatch.setattr(linear, "SCORES_AT_ONCE", 170 * classes)
+    monkeypatch.setattr(linear, "GRID", (0.001, 0.01, 0.1))
+    result = linear_probe(train, labels, *test, val)
+    peer = make_pipeline(StandardScaler(), LogisticRegression(C=result.c, max_iter=500))
+    peer.fit(train.double().numpy(), labels.numpy())
+    expected = peer.score(test[0].double().numpy(), test[1].numpy())
+    assert 1.2 / classes < result.accuracy < 0.98
+    assert result.accuracy == pytest.approx(expected, abs=0.002)
+
+
+def test_the_gradient_in_parts_is_autograds(digits):
+    (train, labels), _, _ = digits
+    part = linear._Part(train[:50], labels[:50])
+    mean, scale = linear._moments(part.features, True)
+    rows = linear._Rows(part, mean, scale, 10, torch.device("cpu"), torch.float64)
+    weights = torch.randn(65, 10, dtype=torch.float64, requires_grad=True)
+    x = (part.features - mean) / scale
+    expected = torch.nn.functional.cross_entropy(x @ weights[:-1] + weights[-1], part.labels, reduction="sum")
+    expected.backward()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "SCORES_AT_ONCE", 70)
+        loss, gradient = linear._loss(rows, weights.detach())
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-12)
+    torch.testing.assert_close(gradient, weights.grad, rtol=1e-10, atol=1e-10)
 
 
 def test_c_is_the_best_on_validation():

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from stopgrad.cli import catalog, diagnose, explore, reproduce, runs, theory
-from stopgrad.errors import UsageError
+from stopgrad.errors import PeerLost, UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -30,7 +30,7 @@ def _help(context: typer.Context) -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 bad news that was asked for, 2 bad input."""
+    """Run the command line. Exit status: 0 done, 1 bad news asked for or a lost peer, 2 bad input."""
     try:
         status = app(standalone_mode=False)
     except _BAD_COMMAND_LINE as error:
@@ -41,6 +41,9 @@ def main() -> None:
         if error.filename is None:  # not about a file that the caller named
             raise
         _fail(f"{error.filename2 or error.filename}: {error.strerror}")
+    except PeerLost as error:
+        print(f"stopgrad: {error}", file=sys.stderr)
+        sys.exit(1)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
     except RuntimeError as error:

@@ -4,7 +4,7 @@ Legend: N images, Dh width of the encoder's features h, D width of the projectio
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,9 @@ from stopgrad import diagnostics
 from stopgrad.data.batches import evaluation_batches
 from stopgrad.data.sources import ArrayPart, Part
 from stopgrad.data.sources.parts import fixed_permutation
+from stopgrad.data.sources.threads import processors
 from stopgrad.data.views import Views
+from stopgrad.evaluation.shares import ALONE, Shares
 from stopgrad.method import Learner
 
 SPECTRUM_KEPT = 128
@@ -35,7 +37,9 @@ class Embedder:
     """How images reach a learner in evaluation: their size, their normalisation, the device, the precision.
 
     ``normalise`` maps images (B, C, S, S) in [0, 1] to what the encoder expects; ``autocast`` opens the
-    precision of the run.
+    precision of the run. Of several processes (``shares``) each embeds its share and all get the whole, so
+    all must call it. Shares are whole batches: also in training mode, where batch normalisation ties the
+    images of a batch together, the numbers are those of one process.
     """
 
     size: int
@@ -44,12 +48,18 @@ class Embedder:
     autocast: Callable[[], AbstractContextManager[object]]
     batch_size: int = 256
     workers: int | None = None
+    shares: Shares = ALONE
 
     @torch.no_grad()
     def embed(self, learner: Learner, part: Part) -> Embedding:
         """Embed every image of a part as it is, in order. The learner's mode decides how BN normalises."""
-        shown = evaluation_batches(part, self.size, self.batch_size, device=self.device, workers=self.workers)
-        return self._collect(learner, (images for _, images in shown))
+        return Embedding(*self._collect(learner, self._shown(part), len(part), 3))
+
+    @torch.no_grad()
+    def features(self, learner: Learner, part: Part) -> Tensor:
+        """The features h (N, Dh) of every image alone, with the learner in evaluation mode."""
+        with mode(learner, training=False):
+            return self._collect(learner, self._shown(part), len(part), 1)[0]
 
     def embed_evaluating(self, learner: Learner, part: Part) -> Embedding:
         """`embed` with the learner in evaluation mode."""
@@ -61,21 +71,40 @@ class Embedder:
         """Embed two augmented views of every image; the same views at every call."""
         pairs = [
             views(part.images[rows].to(self.device), rows, seed=0, epoch=0)
-            for rows in torch.arange(len(part)).split(self.batch_size)
+            for rows in self._own(len(part)).split(self.batch_size)
+            if len(rows)
         ]
-        return (
-            self._collect(learner, (first for first, _ in pairs)),
-            self._collect(learner, (second for _, second in pairs)),
+        first, second = (
+            self._collect(learner, (pair[view] for pair in pairs), len(part), 3) for view in (0, 1)
         )
+        return Embedding(*first), Embedding(*second)
 
-    def _collect(self, learner: Learner, batches: Iterator[Tensor]) -> Embedding:
+    def _shown(self, part: Part) -> Iterator[Tensor]:
+        """The images of this process's share, batch by batch."""
+        own, workers = self._own(len(part)), self.workers
+        if not len(own):
+            return
+        if self.shares.world > 1:
+            part = part.take(own)
+            workers = max(1, processors() // self.shares.world) if workers is None else workers
+        for _, images in evaluation_batches(
+            part, self.size, self.batch_size, device=self.device, workers=workers
+        ):
+            yield images
+
+    def _own(self, count: int) -> Tensor:
+        """Row numbers of this process's share."""
+        return torch.arange(count)[self.shares.of(count, self.batch_size)]
+
+    def _collect(self, learner: Learner, batches: Iterable[Tensor], count: int, nodes: int) -> list[Tensor]:
+        """The first ``nodes`` of h, z and p, of all processes' images."""
         rows = []
         for images in batches:
             with self.autocast():
-                rows.append(learner.embed(self.normalise(images.to(self.device))))
-        return Embedding(
-            *(torch.cat([x.float().cpu() for x in column]) for column in zip(*rows, strict=True))
-        )
+                made = learner.embed(self.normalise(images.to(self.device)))[:nodes]
+            rows.append([x.float().cpu() for x in made])
+        columns = [torch.cat(column) for column in zip(*rows, strict=True)] or [torch.empty(0, 0)] * nodes
+        return [self.shares.gather(column, count, self.batch_size) for column in columns]
 
 
 def materialise(part: Part, count: int, size: int) -> ArrayPart:

@@ -17,6 +17,7 @@ from stopgrad.errors import UsageError, require
 from stopgrad.files import whole_file
 
 SUFFIXES = (".npz", ".parquet")
+CHECKED_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def check_vectors(vectors: Tensor, what: str) -> None:
     """
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise UsageError(f"{what}: expected shape (N, D) with N, D >= 1, got {tuple(vectors.shape)}")
-    bad = int((~torch.isfinite(vectors).all(dim=1)).sum())
+    # part by part: the answer for a million vectors at once would take a copy of them
+    bad = sum(int((~torch.isfinite(part).all(dim=1)).sum()) for part in vectors.split(CHECKED_AT_ONCE))
     if bad:
         raise UsageError(
             f"{what}: {bad} of {len(vectors)} vectors hold NaN or infinity; the run diverged, "

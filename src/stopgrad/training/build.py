@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stopgrad.data.sources import Dataset
 from stopgrad.errors import UsageError
 from stopgrad.evaluation.measures import Embedder
+from stopgrad.evaluation.shares import Shares
 from stopgrad.method import Learner, SiameseLearner, Supervised
 from stopgrad.networks.encoders import build_encoder
 from stopgrad.parts.target import Ema, EmaTarget
@@ -70,8 +71,9 @@ def build_embedder(settings: RunSettings, facts: DataFacts, fabric: Fabric, lear
         return images.contiguous(memory_format=torch.channels_last) if channels_last else images
 
     return Embedder(
-        settings.view_size, fabric.device, normalise, fabric.autocast, workers=settings.data.workers
-    )
+        settings.view_size, fabric.device, normalise, fabric.autocast, workers=settings.data.workers,
+        shares=Shares(fabric.global_rank, fabric.world_size, fabric.device),
+    )  # fmt: skip
 
 
 def uses_channels_last(learner: nn.Module, device: torch.device) -> bool:
@@ -134,7 +136,7 @@ def load_run(path: Path, device: str = "auto") -> LoadedRun:
     learner = build_learner(settings, facts)
     learner.load_state_dict(content["learner"])
     half_unscaled = settings.precision == "fp16" and resolve_device(device) != "cuda"
-    fabric = make_fabric(device, "fp32" if half_unscaled else settings.precision, devices=1)
+    fabric = make_fabric(device, "fp32" if half_unscaled else settings.precision)
     fabric.to_device(learner.eval())
     embedder = build_embedder(settings, facts, fabric, learner)
     return LoadedRun(folder, settings, facts, learner, embedder, int(content["step"]))

@@ -32,7 +32,7 @@ from stopgrad.training.build import (
     uses_channels_last,
 )
 from stopgrad.training.checkpoint import load_checkpoint
-from stopgrad.training.distributed import join_batch_norm, launch
+from stopgrad.training.distributed import join_batch_norm, launch, peers, settle_buckets
 from stopgrad.training.folder import MetricsLog, RunFolder, run_logger
 from stopgrad.training.online import OnlineProbe
 from stopgrad.training.optimizer import build_optimizer
@@ -79,11 +79,25 @@ def run(
         UsageError: for settings that cannot work here, before anything is written; for a fault that the
             preflight finds, before the first step.
         Interrupted: when SIGINT or SIGTERM stopped it; the checkpoint is written.
+        PeerLost: when another process of the run is gone; the last checkpoint is kept.
     """
     settings = complete(settings)
     folder = RunFolder(out)
     settings, checkpoint = _where_to_resume(folder, settings, resume)
-    fabric = launch(settings)
+    fabric = launch(settings)  # nobody writes before everybody has looked
+    with peers(fabric):
+        return _run(settings, folder, fabric, checkpoint, init_from, show_progress, check)
+
+
+def _run(
+    settings: RunSettings,
+    folder: RunFolder,
+    fabric: Fabric,
+    checkpoint: dict[str, Any] | None,
+    init_from: Path | None,
+    show_progress: bool,
+    check: bool,
+) -> dict[str, Any]:
     session = Session.open(settings, fabric)
     if init_from is not None and checkpoint is None:
         load_weights(session.learner, init_from)
@@ -262,19 +276,18 @@ class Session:
         return lines
 
     def finish(self, folder: RunFolder, **training: Any) -> dict[str, Any]:
-        """Evaluate on all parts and write summary, embedding and exported encoder."""
-        summary: dict[str, Any] = {}
-        if self.fabric.is_global_zero:
-            untrained = build_learner(self.settings, self.facts).to(self.fabric.device)
-            summary = evaluate_run(
-                self._evaluated(), untrained, self.embedder, self.dataset, self.views, self.settings, folder,
-                **training,
-            )  # fmt: skip
-        self.fabric.barrier()
-        return summary
+        """Evaluate on all parts and write summary, embedding and exported encoder.
+
+        The summary is the first process's; the others have nothing, and are done before it.
+        """
+        untrained = build_learner(self.settings, self.facts).to(self.fabric.device)
+        return evaluate_run(
+            self._evaluated(), untrained, self.embedder, self.dataset, self.views, self.settings, folder,
+            **training,
+        )  # fmt: skip
 
     def _evaluated(self) -> Learner:
-        """The learner for evaluation on one process: no batch normalisation of it waits for the others."""
+        """The learner for evaluation: its batch normalisation sees a batch of this process alone."""
         if self.fabric.world_size == 1:
             return self.learner
         twin = build_learner(self.settings, self.facts).to(self.fabric.device)
@@ -296,10 +309,16 @@ class Session:
             fused = fabric.device.type in ("cpu", "cuda")
             adam = torch.optim.AdamW(bare.parameters(), lr=1e-3, weight_decay=0, fused=fused)
             probe, probe_optimizer = fabric.setup(bare, adam)
+        for module in (learner, probe):
+            settle_buckets(module)
         return TrainState(learner, optimizer, probe, probe_optimizer, fabric.device)
 
     def _evaluator(self, state: TrainState) -> Callable[[], dict[str, Any]]:
-        """The measures of an epoch row, on fixed subsets of the validation and labelled parts."""
+        """The measures of an epoch row, on fixed subsets of the validation and labelled parts.
+
+        All processes compute them together. What is drawn for it is forgotten, since the shares differ and
+        the processes are to go on with the same state of the generator, which a checkpoint holds once.
+        """
         own, size = self.settings.evaluation, self.settings.view_size
         val = materialise(self.dataset.val, own.images, size)
         labelled = None not in (val.labels, self.dataset.probe.labels, self.dataset.classes)
@@ -307,7 +326,13 @@ class Session:
         classes = len(self.dataset.classes or ())
 
         def evaluate() -> dict[str, Any]:
-            learner = self._evaluated()
+            if self.fabric.world_size == 1:
+                return measures(self.learner)
+            cuda = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+            with torch.random.fork_rng(cuda):
+                return measures(self._evaluated())
+
+        def measures(learner: Learner) -> dict[str, Any]:
             plain, rows = measure_learner(learner, self.embedder, val, self.views)
             row: dict[str, Any] = dict(rows)
             if bank is None or val.labels is None or not torch.isfinite(plain.h).all():
@@ -315,8 +340,9 @@ class Session:
             bank_h = self.embedder.embed_evaluating(learner, bank).h
             k = min(own.knn_k, len(bank))
             row["knn"] = knn_accuracy(
-                plain.h, val.labels, bank_h, bank.labels, classes, k, own.knn_temperature
-            )
+                plain.h, val.labels, bank_h, bank.labels, classes, k, own.knn_temperature,
+                shares=self.embedder.shares,
+            )  # fmt: skip
             if (probe := state.bare_probe) is not None:
                 row["online_probe"] = probe.accuracy(plain.h, val.labels)
             return row

@@ -74,7 +74,8 @@ class Interrupted(RuntimeError):
 
 @dataclass
 class Trainer:
-    """One run's loop. ``evaluate`` gives the epoch row's measures; ``metrics`` is None but on rank 0."""
+    """One run's loop. ``evaluate`` gives the epoch row's measures, on all ranks together; ``metrics`` is None
+    but on rank 0."""
 
     settings: RunSettings
     facts: DataFacts
@@ -252,11 +253,11 @@ class Trainer:
         self.progress.show(row)
 
     def _write_epoch_row(self, epoch: int, loss: float | None) -> None:
-        if self.metrics is None:
-            return
         row = {"kind": "epoch", "step": self.state.step, "epoch": epoch, "loss": loss}
         if epoch % self.settings.evaluation.every == 0 or epoch == self.settings.epochs:
             row |= self.evaluate()
+        if self.metrics is None:
+            return
         self.metrics.write(row)
         self.progress.epoch(row)
         self.progress.skip_time()
