@@ -21,6 +21,7 @@ products of the same precision and number of threads in the same run.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -198,7 +199,7 @@ def main() -> None:
         for precision in case.precisions:
             print(f"{name} {precision} ...", flush=True)
             results.append(measure(case, precision, turns=2 if args.quick else 5))
-    command = "python benchmarks/step.py --write"
+    command = " ".join(["python", *sys.argv])
     print(f"\n{page(results, command)}")
     if args.write:
         (RESULTS / "step.md").write_text(page(results, command))

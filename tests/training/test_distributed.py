@@ -56,7 +56,7 @@ TWO = [
 
 def start(command, *more):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *map(str, more)], env=environment, stdout=subprocess.PIPE,
+    return subprocess.Popen([*map(str, command), *map(str, more)], env=environment, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, text=True)  # fmt: skip
 
 
