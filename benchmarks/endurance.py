@@ -50,7 +50,7 @@ def train(steps: int) -> None:
         written(trainer, epoch, loss)
         last[0] = time.perf_counter()  # evaluation is not counted
 
-    Trainer._write_epoch_row = observed  # type: ignore[method-assign]
+    Trainer._write_epoch_row = observed
     with tempfile.TemporaryDirectory() as folder:
         sg.pretrain(
             "digits", "byol", out=Path(folder) / "run", epochs=steps // PER_EPOCH, seed=0, device="cpu",

@@ -22,16 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
-from stopgrad.data.batches import Batch, Batches
+from byol_epoch.ours import Block
 from stopgrad.training.distributed import launch, peers
 from stopgrad.training.folder import RunFolder
 from stopgrad.training.pretrain import Session, complete
@@ -54,20 +52,6 @@ CASES: dict[str, dict[str, Any]] = {
 BLOCK = {"convnet-s, 16x16": 60, "resnet18, 32x32": 4}
 
 
-class Block:
-    """Batches of which an epoch gives at most ``most``: the trainer's epoch then ends with the turn."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches, self.most = batches, 0
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """At most ``most`` batches of an epoch, from number ``start`` on."""
-        return islice(self.batches.epoch(epoch, start), self.most)
-
-
 def work(case: str) -> None:
     """One process: a block of steps for each line on stdin, its seconds on stdout."""
     torch.set_num_threads(1)
@@ -78,7 +62,7 @@ def work(case: str) -> None:
     with tempfile.TemporaryDirectory() as folder, peers(fabric):
         session = Session.open(settings, fabric)
         trainer = session.trainer(RunFolder(Path(folder)), None, show_progress=False)
-        trainer.batches = blocks = Block(trainer.batches)  # type: ignore[assignment]
+        trainer.batches = blocks = Block(trainer.batches)
         print("ready", flush=True)
         for line in sys.stdin:
             goal = trainer.state.step + int(line)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 WAIT = 300
@@ -69,7 +70,7 @@ def child(program, arguments):
 
 
 def main(launcher, world, program, *arguments):
-    import stopgrad.jobs  # noqa: F401  what the children need
+    import_module("stopgrad.jobs")  # what the children need
 
     port, children = free_port(), []
     for rank in range(int(world)):
