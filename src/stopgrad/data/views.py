@@ -143,10 +143,10 @@ class Crops:
     def shrink(self, height: int, width: int) -> int:
         """The largest of 8, 4, 2 and 1 that leaves every crop of an image (H, W) at least its pixels."""
         self._draw(height, width)
-        if None in self._drawn:  # a view that shows all of the image
-            return 1
         sides = [side for drawn in self._drawn if drawn for side in drawn[1]["box"][0, 2:].tolist()]
-        return next(factor for factor in (8, 4, 2, 1) if factor == 1 or min(sides) >= factor * self._size)
+        if None not in self._drawn:  # nor is there a view that shows all of the image
+            self._factor = next(k for k in (8, 4, 2, 1) if k == 1 or min(sides) >= k * self._size)
+        return self._factor
 
     def cut(self, image: Tensor) -> Tensor:
         """uint8 (C, H, W), of the size that ``shrink`` was told, or divided as it allowed -> (V, C, S, S)."""
@@ -155,7 +155,7 @@ class Crops:
         return torch.stack([self._piece(image, drawn) for drawn in self._drawn])
 
     def _draw(self, height: int, width: int) -> None:
-        self._full, self._drawn = (height, width), []
+        self._full, self._drawn, self._factor = (height, width), [], 1
         for view, ops in enumerate(self._ops):
             crop = _crop_of(ops)
             draws = Draws(self._seed, self._epoch, self._index, view)
@@ -167,18 +167,15 @@ class Crops:
         if drawn is None:
             return _fit(image.unsqueeze(0), self._size).squeeze(0).round().to(torch.uint8)
         crop, params = drawn
-        assert self._full is not None
         if image.shape[-2:] != self._full:
-            params = {**params, "box": _scaled(params["box"], self._full, image.shape[-2:])}
+            params = {**params, "box": _divided(params["box"], self._factor)}
         return crop.crop(image, params)
 
 
-def _scaled(box: Tensor, full: tuple[int, int], small: Sequence[int]) -> Tensor:
-    # edges to the nearest pixel of the small image: off by less than one in 2 S of the crop's side
-    (top, left, height, width), (tall, wide) = box[0].tolist(), small
-    down, across = tall / full[0], wide / full[1]
-    y0, x0 = round(top * down), round(left * across)
-    y1, x1 = round((top + height) * down), round((left + width) * across)
+def _divided(box: Tensor, factor: int) -> Tensor:
+    # edges to the nearest pixel of the small image, whose pixels are ``factor`` of the large one's on a side
+    top, left, height, width = box[0].tolist()
+    y0, x0, y1, x1 = (round(edge / factor) for edge in (top, left, top + height, left + width))
     return torch.tensor([[y0, x0, y1 - y0, x1 - x0]])
 
 
