@@ -1,12 +1,13 @@
 """What decoding costs: images a second and core, by decoder and at a part of the size.
 
-    python benchmarks/decode.py            # two minutes on one core
+    python benchmarks/decode.py            # a minute on one core
     python benchmarks/decode.py --write    # and benchmarks/results/decode.md
 
-300 JPEGs of 500x375 pixels at quality 90, drawn here with the spectrum of photographs (amplitude falling as one
-over frequency, and a little grain), from memory: no disk is measured. Ways take turns, forwards and backwards, in one
-thread; seconds are those that the thread computed, so that other processes disturb less. The first table only
-decodes; the second does what a worker of a training run does, decoding and cutting the crops of two views.
+JPEGs of 500x375 pixels at quality 90, drawn here with the spectrum of photographs (amplitude falling as one
+over frequency, and a little grain), from memory: no disk is measured. Ways take turns, forwards and
+backwards, in one thread; seconds are those that the thread computed, so that other processes disturb less.
+The first table only decodes; the others do what a worker of a training run does: decode, and cut the crops of
+two views. "stopgrad" decodes a JPEG no larger than its crops need.
 ``read_image`` is stopgrad's own, with its checks.
 """
 
@@ -118,8 +119,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--images", type=int, default=150)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--write", action="store_true")
     own = parser.parse_args()
     torch.set_num_threads(1)
@@ -128,8 +129,8 @@ def main() -> None:
     lines = [
         "# What decoding costs",
         "",
-        f"`python benchmarks/decode.py`, {platform.machine()}, one core, torch {torch.__version__}, torchvision "
-        f"{torchvision.__version__}, Pillow {PIL.__version__}.",
+        f"`python benchmarks/decode.py`, {platform.machine()}, one core, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, Pillow {PIL.__version__}.",
         "",
         f"{own.images} JPEGs of {WIDTH}x{HEIGHT}, {np.mean([len(data) for data in files]) / 1024:.0f} KiB on "
         f"average, from memory; {own.turns} turns. Pillow and torchvision give "

@@ -4,12 +4,15 @@ Every picture is of one grey of its own and of a size of its own, so that what a
 samples it was made of.
 """
 
+import gc
 import io
 import pickle
+import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,8 +21,11 @@ from PIL import Image
 
 from stopgrad.data.augment import RandomResizedCrop
 from stopgrad.data.batches import Batch, Batches, evaluation_batches
-from stopgrad.data.sources import DataSettings, FilePart, huggingface, load_dataset
+from stopgrad.data.sources import DataSettings, FilePart, huggingface, is_data_set, load_dataset
+from stopgrad.data.sources.blobs import Blobs, Texts
+from stopgrad.data.sources.parts import Files
 from stopgrad.data.views import Views
+from stopgrad.errors import MissingExtra
 
 COUNT = 47
 DAMAGED = {5: b"no picture at all", 31: None}  # None: the first half of its file
@@ -207,3 +213,51 @@ def test_parts_are_the_same_in_a_process_that_starts_afresh(settings):
     assert [index.tolist() for index, _ in evaluation_batches(again, 8, 16, workers=0)] == [
         list(range(start, min(start + 16, len(part)))) for start in range(0, len(part), 16)
     ]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("datasets", "hf:somebody/something"), ("braceexpand", "webdataset:{a,b}.tar")]
+)
+def test_a_missing_extra_is_named(module, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"^{module} is not installed: pip install 'stopgrad\[data\]'$"):
+        load_dataset(DataSettings(name=name))
+
+
+def test_names_with_a_place_reach_every_command(tmp_path: Path):
+    settings = write_shards(tmp_path)
+    short = DataSettings(name=f"webdataset:{tmp_path}/s-*.tar")
+    assert samples(load_dataset(short).train) == samples(load_dataset(settings).train)
+    assert is_data_set(short.name)
+    assert is_data_set("hf:x/y")
+    assert not is_data_set(str(tmp_path))
+
+
+def test_texts_and_blobs_are_what_went_in():
+    names = ["a/ü.png", "", "b\udcff.png", "x" * 300]
+    texts = Texts(names)
+    assert list(texts) == names
+    assert texts[-1] == names[-1]
+    assert texts[1:3] == names[1:3]
+    assert list(Texts.of_columns(texts.columns("n"), "n")) == names
+    assert list(Texts()) == list(Blobs()) == []
+    with pytest.raises(IndexError):
+        texts[4]
+    damaged = {**texts.columns("n"), "n.data": np.zeros(3, np.uint8)}
+    with pytest.raises(ValueError, match="no strings"):
+        Texts.of_columns(damaged, "n")
+
+
+def test_a_part_of_many_files_holds_no_object_for_each():
+    """What a worker would copy by touching it: objects that the garbage collector and counts reach."""
+    part = FilePart(Files(Path("/nowhere"), (f"folder/{i:08}.jpg" for i in range(100_000))), None, 3)
+    assert len(part) == 100_000
+    reached, todo = set(), [part]
+    while todo:
+        todo = [
+            x
+            for x in gc.get_referents(*todo)
+            if id(x) not in reached and not isinstance(x, type | ModuleType)
+        ]
+        reached |= {id(x) for x in todo}
+        assert len(reached) < 1000

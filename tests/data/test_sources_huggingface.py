@@ -117,7 +117,7 @@ def parquet(tmp_path: Path, count: int) -> Path:
 
 
 def test_a_stream_has_to_say_how_long_it_is(tmp_path: Path):
-    with pytest.raises(UsageError, match="data.limit=IMAGES"):
+    with pytest.raises(UsageError, match=r"data\.limit=IMAGES"):
         load(parquet(tmp_path, 30), streaming=True)
 
 
