@@ -10,7 +10,7 @@ What happens to a file:
   convention, is stretched from the image's own minimum and maximum; so are 32-bit integers beyond 16 bits.
 - CMYK, palette, 1-bit and the rest are converted by Pillow; grey is luma, ITU-R BT.601.
 
-JPEGs in RGB are decoded by torchvision: bit by bit what Pillow makes of them, in half the time
+JPEGs in RGB are decoded by torchvision: bit by bit what Pillow makes of them, in less time
 (``benchmarks/decode.py``). A reader that needs less than all pixels says so, and gets a JPEG at a half, a
 quarter or an eighth of its size, which the format allows at a fraction of the work.
 """
@@ -168,7 +168,7 @@ def _to_array(image: "Image", channels: int) -> Pixels:
     if image.mode != mode:
         image = image.convert(mode)
     pixels = np.array(image, dtype=np.uint8)
-    # channels last in memory, as decoders write it: crops are resized from it in two thirds of the time
+    # channels last in memory, as decoders write it: crops are resized from it in less time
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
