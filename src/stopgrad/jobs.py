@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from stopgrad.data.sources import DATASETS, DataSettings, load_dataset, load_folder_part
+from stopgrad.data.sources import DataSettings, is_data_set, load_dataset, load_folder_part
 from stopgrad.data.sources.parts import ArrayPart, FilePart
 from stopgrad.errors import MissingExtra, UsageError
 from stopgrad.evaluation.measures import mode
@@ -205,7 +205,7 @@ def _write_report(folder: RunFolder) -> None:
 def _images(
     loaded: LoadedRun, data: str | Path | None, data_dir: str | Path | None, part: PartName
 ) -> tuple[ArrayPart | FilePart, tuple[str, ...] | None, Any]:
-    if data is not None and str(data) not in DATASETS:
+    if data is not None and not is_data_set(str(data)):
         return load_folder_part(Path(data), loaded.facts.channels)
     dataset = load_dataset(_data(loaded, data, data_dir))
     return getattr(dataset, part), dataset.classes, dataset.skipped

@@ -12,6 +12,7 @@ from PIL import Image
 
 from stopgrad.data.batches import Batch, Batches, evaluation_batches
 from stopgrad.data.sources import ArrayPart, DataSettings, FilePart, load_dataset, load_folder_part
+from stopgrad.data.sources.parts import Files
 from stopgrad.data.views import evaluation_view, preset
 from stopgrad.errors import UsageError
 
@@ -153,7 +154,7 @@ def test_files_and_arrays_give_the_same_batches(draw, tmp_path: Path):
     for i in range(12):
         Image.fromarray(draw(20, 20, i)).save(tmp_path / f"{i:02}.png")
     array, _, _ = load_folder_part(tmp_path)
-    files = FilePart(tmp_path, array.ids, None, 3)
+    files = FilePart(Files(tmp_path, array.ids), None, 3)
     assert isinstance(array, ArrayPart)
     views = preset("simclr-32", 12).model_copy(update={"first": VIEWS.first[:1], "second": VIEWS.second[:1]})
     pairs = zip(
@@ -217,7 +218,7 @@ def test_evaluation_of_arrays_equals_evaluation_of_files(draw, tmp_path: Path):
     for i in range(9):
         Image.fromarray(draw(20, 30, i)).save(tmp_path / f"{i:02}.png")
     array, _, _ = load_folder_part(tmp_path)
-    files = FilePart(tmp_path, array.ids, None, 3)
+    files = FilePart(Files(tmp_path, array.ids), None, 3)
     for a, b in zip(
         evaluation_batches(array, 16, 4), evaluation_batches(files, 16, 4, workers=0), strict=True
     ):

@@ -1,6 +1,5 @@
 """Folders: labels, parts, damage, caching, and files that go bad later."""
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -16,11 +15,13 @@ from stopgrad.data.sources import (
     ArrayPart,
     DataSettings,
     FilePart,
-    folder,
+    assemble,
+    checks,
     index,
     load_dataset,
     load_folder_part,
 )
+from stopgrad.data.sources.blobs import Texts
 from stopgrad.data.sources.parts import fixed_permutation, held_out_count
 from stopgrad.errors import UsageError
 
@@ -160,7 +161,7 @@ def test_limit_takes_all_classes_and_grows_by_inclusion(fill, tmp_path: Path):
 def test_memory_limit_decides_where_images_live(fill, tmp_path: Path, monkeypatch):
     fill(tmp_path, 20)
     in_memory = load_dataset(settings(tmp_path)).train
-    monkeypatch.setattr(folder, "MEMORY", 20 * 3 * 12 * 10 - 1)
+    monkeypatch.setattr(assemble, "MEMORY", 20 * 3 * 12 * 10 - 1)
     in_files = load_dataset(settings(tmp_path)).train
     assert isinstance(in_memory, ArrayPart)
     assert isinstance(in_files, FilePart)
@@ -191,34 +192,45 @@ def test_file_gone_bad_is_replaced_by_the_same_one_and_told_once(fill, tmp_path:
 def test_index_is_kept_and_follows_changes(fill, tmp_path: Path, monkeypatch):
     fill(tmp_path, 12)
     looked: list[str] = []
-    check = index.check_image
-    monkeypatch.setattr(index, "check_image", lambda path: looked.append(Path(path).name) or check(path))
+    check = checks.check_image
+
+    def look(source: str, name: str) -> tuple[int, int]:
+        looked.append(name)
+        return check(source, name)
+
+    monkeypatch.setattr(checks, "check_image", look)
     index.index_folder(tmp_path)
     assert len(looked) == 12
     looked.clear()
     kept = index.index_folder(tmp_path)
     assert looked == []
-    assert len(kept[0]) == 12
-    assert (kept[0][0].height, kept[0][0].width) == (12, 10)
+    assert kept.checks.height.tolist() == [12] * 12
+    assert kept.checks.width.tolist() == [10] * 12
     (tmp_path / "05.png").write_bytes(b"")
     (tmp_path / "06.png").unlink()
-    found, skipped = index.index_folder(tmp_path)
+    found = index.index_folder(tmp_path)
     assert looked == ["05.png"]
-    assert len(found) == 10
-    assert [(file.path, file.reason) for file in skipped] == [("05.png", "empty file")]
-    assert set(json.loads(index.cache_file(tmp_path).read_text())["files"]) == set(os.listdir(tmp_path)) - {
-        "06.png"
-    }
-    index.cache_file(tmp_path).write_text('{"stamp": 3')
-    assert index.index_folder(tmp_path) == (found, skipped)
-    assert len(os.listdir(index.cache_file(tmp_path).parent)) == 1  # no temporary file is left
+    names = [f"{i:02}.png" for i in range(12) if i != 6]
+    assert list(found.store.paths) == names
+    assert len(found.checks.readable) == 10
+    assert [(file.path, file.reason) for file in found.skipped] == [("05.png", "empty file")]
+    kept_file = checks.cache_file("folder", os.path.realpath(tmp_path))
+    assert list(Texts.of_columns(checks.read_cache("folder", os.path.realpath(tmp_path)), "paths")) == names
+    (tmp_path / "05.png").unlink()
+    index.index_folder(tmp_path)
+    assert len(checks.read_cache("folder", os.path.realpath(tmp_path))["height"]) == 10
+    kept_file.write_text("damaged")
+    looked.clear()
+    assert index.index_folder(tmp_path).skipped == ()
+    assert len(looked) == 10
+    assert len(os.listdir(kept_file.parent)) == 1  # no temporary file is left
 
 
 def test_cache_that_cannot_be_written_is_no_harm(fill, tmp_path: Path, monkeypatch):
     fill(tmp_path / "images", 9)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert len(index.index_folder(tmp_path / "images")[0]) == 9
+    assert len(index.index_folder(tmp_path / "images").store) == 9
 
 
 def test_links_hidden_files_and_odd_names(fill, tmp_path: Path):
@@ -234,11 +246,11 @@ def test_links_hidden_files_and_odd_names(fill, tmp_path: Path):
     (root / "gone.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(root / "pipe.png")
     os.rename(os.fsencode(root / "a" / "00.png"), os.fsencode(root / "a") + b"/\xff.png")
-    found, skipped = index.index_folder(root)
-    names = [image.path for image in found]
+    found = index.index_folder(root)
+    names = list(found.store.paths)
     assert len(names) == 9
     assert {name.split("/")[0] for name in names} == {"a", "linked"}
-    assert [file.path for file in skipped] == ["gone.png"]
+    assert [file.path for file in found.skipped] == ["gone.png"]
     part, _, _ = load_folder_part(root)
     assert "a/\\xff.png" in part.ids
     assert len(part) == 9

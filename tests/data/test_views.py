@@ -68,7 +68,7 @@ def test_views_go_through_yaml_and_back(name):
 def test_crop_in_workers_and_finish_make_the_same_views(name):
     views, images, index = preset(name, 32), pictures(), torch.arange(12)
     crops = torch.stack(
-        [views.crop(image, int(i), seed=3, epoch=1) for image, i in zip(images, index, strict=True)]
+        [views.crops(int(i), seed=3, epoch=1).cut(image) for image, i in zip(images, index, strict=True)]
     )
     assert crops.dtype == torch.uint8
     assert crops.shape == (12, 2, 3, 32, 32)
@@ -97,7 +97,7 @@ def test_crops_of_many_views_begin_with_those_of_two(name):
     given = {"seed": 3, "epoch": 1}
     crops = {
         count: torch.stack(
-            [views.crop(x, i, count=count, **given) for i, x in enumerate(images)],
+            [views.crops(i, count=count, **given).cut(x) for i, x in enumerate(images)],
         )
         for count in (2, 5)
     }
@@ -115,9 +115,9 @@ def test_crops_of_images_of_many_sizes():
     views = preset("simclr-32")
     for height, width in ((9, 200), (300, 200), (32, 32), (1, 1)):
         for name in NAMES:
-            crops = preset(name, 32).crop(pictures(1, 3, height, width)[0], 0, seed=0, epoch=0)
+            crops = preset(name, 32).crops(0, seed=0, epoch=0).cut(pictures(1, 3, height, width)[0])
             assert crops.shape == (2, 3, 32, 32)
-    assert views.crop(pictures(1, 1, 50, 40)[0], 0, seed=0, epoch=0).shape == (2, 1, 32, 32)
+    assert views.crops(0, seed=0, epoch=0).cut(pictures(1, 1, 50, 40)[0]).shape == (2, 1, 32, 32)
 
 
 def test_an_op_keeps_its_numbers_when_another_is_left_out():

@@ -11,10 +11,8 @@ from stopgrad.errors import UsageError, nearest
 app = typer.Typer()
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-Data = Annotated[str | None, typer.Option("--data", help="Data set's name, or a folder of images.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where the data set's official archive lies.")
-]
+Data = Annotated[str | None, typer.Option("--data", help="Data set's name, a folder of images, or hf:NAME.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where its archive, folder or shards lie.")]
 DEVICES = ("auto", "cpu", "cuda", "mps")
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 

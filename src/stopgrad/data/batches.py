@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from stopgrad.data.sources import ArrayPart, Part
+from stopgrad.data.sources import ArrayPart, FilePart, Part
 from stopgrad.data.sources.threads import processors
 from stopgrad.data.views import Views, evaluation_view
 from stopgrad.errors import UsageError
@@ -46,7 +47,8 @@ class Batches:
     """The batches of a training run as one rank sees them.
 
     Each epoch passes through a fresh permutation of the part, which depends on ``seed`` and the epoch only;
-    what does not fill a batch is left out of that epoch. Every rank takes its contiguous share of each batch,
+    where images have to be read nearly in their order (``Store.near``), of so many neighbours at a time. What
+    does not fill a batch is left out of that epoch. Every rank takes its contiguous share of each batch,
     so that the shares of all ranks together are the batch of a run in one process.
 
     Args:
@@ -87,6 +89,7 @@ class Batches:
             )
         self.part, self.views, self.batch_size, self.seed = part, views, batch_size, seed
         self.device, self._each, self._count = torch.device(device), each, count
+        self._near = None if isinstance(part, ArrayPart) else part.store.near
         self._share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         if isinstance(part, ArrayPart):
             self._resident = part.images.nbytes <= ON_DEVICE or self.device.type == "cpu"
@@ -104,7 +107,7 @@ class Batches:
         """Image indices of this rank in ``epoch``: int64 (batches, B)."""
         # NumPy keeps the streams of RandomState as they are for good
         random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([self.seed % 2**64, epoch])))
-        order = torch.from_numpy(random.permutation(len(self.part)).astype(np.int64))
+        order = torch.from_numpy(_shuffled(random, len(self.part), self._near))
         return order[: len(self) * self.batch_size].view(len(self), self.batch_size)[:, self._share]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -152,8 +155,9 @@ class Batches:
         return images.to(self.device, non_blocking=True)
 
     def _crops(self, plan: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        self._plan.rows, self._plan.epoch = plan.tolist(), epoch
+        self._plan.rows, self._plan.epoch = plan, epoch
         if self._loader is None:
+            assert isinstance(self.part, FilePart)
             self._loader = DataLoader(
                 _Crops(self.part, self.views, self.seed, self._count),
                 batch_sampler=self._plan,
@@ -163,19 +167,28 @@ class Batches:
                 persistent_workers=self._workers > 0,
                 pin_memory=self.device.type == "cuda",
             )
-        yield from self._loader
+        yield from _in_one_line(self._loader)
+
+
+def _shuffled(random: np.random.RandomState, count: int, near: int | None) -> NDArray[np.int64]:
+    """0..count-1 in random order: as a whole, or ``near`` neighbours at a time, from a random place on."""
+    if near is None:
+        return random.permutation(count).astype(np.int64)
+    edges = [0, *range(1 + random.randint(near), count, near), count]
+    pieces = [start + random.permutation(stop - start) for start, stop in itertools.pairwise(edges)]
+    return np.concatenate(pieces).astype(np.int64)
 
 
 class _Plan:
     """A batch sampler that is told what to yield, so that workers live on from epoch to epoch."""
 
     def __init__(self) -> None:
-        self.rows: list[list[int]] = []
+        self.rows = torch.empty(0, 0, dtype=torch.int64)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for row in self.rows:
-            yield [(self.epoch, i) for i in row]
+            yield [(self.epoch, i) for i in row.tolist()]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -184,12 +197,13 @@ class _Plan:
 class _Crops(TorchDataset[tuple[int, Tensor]]):
     """(epoch, i) -> i and the crops of all views of image i, uint8 (V,C,S,S). Runs in workers."""
 
-    def __init__(self, part: Part, views: Views, seed: int, count: int) -> None:
+    def __init__(self, part: FilePart, views: Views, seed: int, count: int) -> None:
         self.part, self.views, self.seed, self.count = part, views, seed, count
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor]:
         epoch, i = key
-        return i, self.views.crop(self.part[i], i, seed=self.seed, epoch=epoch, count=self.count)
+        crops = self.views.crops(i, seed=self.seed, epoch=epoch, count=self.count)
+        return i, crops.cut(self.part.read(i, crops.shrink))
 
 
 def _calm_worker(worker: int) -> None:
@@ -203,6 +217,15 @@ def _unless_the_trainer_is_gone(kind: type[BaseException], error: BaseException,
     """A run that stops leaves batches half handed over: to the worker that made them this is no error."""
     if not isinstance(error, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
+
+
+def _in_one_line(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of a loader; a worker's bad input comes without the worker's traceback."""
+    try:
+        yield from loader
+    except UsageError as error:
+        last = (str(error).strip().splitlines() or [""])[-1]
+        raise UsageError(last.removeprefix("stopgrad.errors.UsageError: ")) from error
 
 
 def evaluation_batches(
@@ -231,7 +254,7 @@ def evaluation_batches(
         worker_init_fn=_calm_worker,
         pin_memory=torch.device(device).type == "cuda",
     )
-    for index, images in loader:
+    for index, images in _in_one_line(loader):
         yield index, images.to(device, non_blocking=True)
 
 

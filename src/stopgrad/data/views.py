@@ -3,7 +3,7 @@
 Legend: B images, V views, C channels (1 or 3), H W image, S view size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Self
 
@@ -81,25 +81,15 @@ class Views(BaseModel):
         _check(images, index, 4)
         return self._chain(view, images, index, seed, epoch, cropped=False)
 
-    def crop(self, image: Tensor, index: int, *, seed: int, epoch: int, count: int = 2) -> Tensor:
-        """The crops of the first ``count`` views of an image: uint8 (C, H, W) of any size -> (V, C, S, S).
+    def crops(self, index: int, *, seed: int, epoch: int, count: int = 2) -> "Crops":
+        """The crops of the first ``count`` views of one image of any size, in the worker that decodes it.
 
-        For images of many sizes, in the workers that decode them; :meth:`finish` does the rest in batches.
+        :meth:`finish` does the rest in batches.
         """
-        crops = []
-        for view in range(count):
-            ops = self._ops(view)
-            crop = _crop_of(ops)
-            if crop is None:
-                piece = _fit(image.unsqueeze(0), self.size).squeeze(0).round().to(torch.uint8)
-            else:
-                draws = Draws(seed, epoch, torch.tensor([index]), view).within(_names(ops)[0])
-                piece = crop.crop(image, crop.sample(draws, *image.shape[-2:]))
-            crops.append(piece)
-        return torch.stack(crops)
+        return Crops([self._ops(view) for view in range(count)], self.size, index, seed, epoch)
 
     def finish(self, crops: Tensor, index: Tensor, *, seed: int, epoch: int) -> tuple[Tensor, ...]:
-        """All but the crop, for uint8 (B, V, C, S, S) from :meth:`crop`: V views, float32 (B, C, S, S).
+        """All but the crop, for uint8 (B, V, C, S, S) from :meth:`crops`: V views, float32 (B, C, S, S).
 
         Raises:
             UsageError: if ``crops`` are not uint8 (B, V, 1 or 3, S, S), or ``index`` is not (B,).
@@ -136,6 +126,57 @@ class Views(BaseModel):
                 values = op.apply(values, {name: value[part] for name, value in params.items()})
             out[part] = values
         return out
+
+
+class Crops:
+    """The crops of all views of one image: where they lie is known before its pixels are.
+
+    Ask :meth:`shrink` for how small the image may be decoded, then :meth:`cut` it.
+    """
+
+    def __init__(self, ops: Sequence[tuple[Op, ...]], size: int, index: int, seed: int, epoch: int) -> None:
+        self._ops, self._size = ops, size
+        self._index, self._seed, self._epoch = torch.tensor([index]), seed, epoch
+        self._full: tuple[int, int] | None = None
+        self._drawn: list[tuple[RandomResizedCrop, Params] | None] = []
+
+    def shrink(self, height: int, width: int) -> int:
+        """The largest of 8, 4, 2 and 1 that leaves every crop of an image (H, W) at least its pixels."""
+        self._draw(height, width)
+        sides = [side for drawn in self._drawn if drawn for side in drawn[1]["box"][0, 2:].tolist()]
+        if None not in self._drawn:  # nor is there a view that shows all of the image
+            self._factor = next(k for k in (8, 4, 2, 1) if k == 1 or min(sides) >= k * self._size)
+        return self._factor
+
+    def cut(self, image: Tensor) -> Tensor:
+        """uint8 (C, H, W), of the size that ``shrink`` was told, or divided as it allowed -> (V, C, S, S)."""
+        if self._full is None:
+            self._draw(*image.shape[-2:])
+        return torch.stack([self._piece(image, drawn) for drawn in self._drawn])
+
+    def _draw(self, height: int, width: int) -> None:
+        self._full, self._drawn, self._factor = (height, width), [], 1
+        for view, ops in enumerate(self._ops):
+            crop = _crop_of(ops)
+            draws = Draws(self._seed, self._epoch, self._index, view)
+            self._drawn.append(
+                None if crop is None else (crop, crop.sample(draws.within(_names(ops)[0]), height, width))
+            )
+
+    def _piece(self, image: Tensor, drawn: tuple[RandomResizedCrop, Params] | None) -> Tensor:
+        if drawn is None:
+            return _fit(image.unsqueeze(0), self._size).squeeze(0).round().to(torch.uint8)
+        crop, params = drawn
+        if image.shape[-2:] != self._full:
+            params = {**params, "box": _divided(params["box"], self._factor)}
+        return crop.crop(image, params)
+
+
+def _divided(box: Tensor, factor: int) -> Tensor:
+    # edges to the nearest pixel of the small image, whose pixels are ``factor`` of the large one's on a side
+    top, left, height, width = box[0].tolist()
+    y0, x0, y1, x1 = (round(edge / factor) for edge in (top, left, top + height, left + width))
+    return torch.tensor([[y0, x0, y1 - y0, x1 - x0]])
 
 
 def _parts(images: Tensor, out: Tensor) -> list[slice]:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from stopgrad.data.batches import evaluation_batches
 from stopgrad.data.sources import (
-    DATASETS,
     IMAGENET_MEAN,
     IMAGENET_STD,
     DataSettings,
     Part,
     Skipped,
+    is_data_set,
     load_dataset,
     load_folder_part,
 )
@@ -231,7 +231,7 @@ def _images(
     data: str | Path, data_dir: str | Path | None, channels: int
 ) -> tuple[Part, tuple[float, ...], tuple[float, ...], tuple[Skipped, ...]]:
     """Images to embed, with the mean and standard deviation that they are normalised by."""
-    if str(data) in DATASETS:
+    if is_data_set(str(data)):
         folder = None if data_dir is None else Path(data_dir)
         whole = load_dataset(DataSettings(name=str(data), dir=folder, channels=1 if channels == 1 else 3))
         return whole.test, whole.mean, whole.std, whole.skipped

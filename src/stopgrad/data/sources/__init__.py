@@ -10,11 +10,13 @@ from stopgrad.data.sources.cifar import load_cifar10, load_cifar100
 from stopgrad.data.sources.decode import resize_square
 from stopgrad.data.sources.digits import load_digits
 from stopgrad.data.sources.folder import load_folder, load_folder_part
+from stopgrad.data.sources.huggingface import load_huggingface
 from stopgrad.data.sources.parts import ArrayPart, Dataset, FilePart, Loaded, Part, Skipped
 from stopgrad.data.sources.settings import DataSettings
 from stopgrad.data.sources.stl10 import load_stl10
 from stopgrad.data.sources.tiny_imagenet import load_tiny_imagenet
-from stopgrad.errors import unknown
+from stopgrad.data.sources.webdataset import load_webdataset
+from stopgrad.errors import UsageError, unknown
 
 __all__ = [
     "DATASETS",
@@ -24,6 +26,7 @@ __all__ = [
     "FilePart",
     "Part",
     "Skipped",
+    "is_data_set",
     "load_dataset",
     "load_folder_part",
 ]
@@ -36,10 +39,17 @@ DATASETS: dict[str, Callable[[DataSettings], Loaded]] = {
     "cifar100": load_cifar100,
     "stl10": load_stl10,
     "tiny-imagenet": load_tiny_imagenet,
+    "hf": load_huggingface,
+    "webdataset": load_webdataset,
 }
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CHUNK = 4096
+
+
+def is_data_set(name: str) -> bool:
+    """Whether ``name`` is a row of ``DATASETS``, or one with its place, rather than a folder's path."""
+    return name.partition(":")[0] in DATASETS
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
@@ -48,6 +58,11 @@ def load_dataset(settings: DataSettings) -> Dataset:
     Raises:
         UsageError: if the name is unknown, or files are missing, damaged or too few.
     """
+    kind, _, place = settings.name.partition(":")
+    if place and kind in DATASETS:
+        if settings.dir is not None:
+            raise UsageError(f"data {settings.name}: names a place already: leave out --data-dir")
+        settings = settings.model_copy(update={"name": kind, "dir": Path(place)})
     if settings.name not in DATASETS:
         if settings.dir is not None or not Path(settings.name).is_dir():
             raise unknown("data", settings.name, [*DATASETS, "or a folder's path"])

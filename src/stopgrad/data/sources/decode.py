@@ -9,9 +9,18 @@ What happens to a file:
 - Floats within [0, 1] are scaled by 255, within [0, 255] are kept, and any other range, for which there is no
   convention, is stretched from the image's own minimum and maximum; so are 32-bit integers beyond 16 bits.
 - CMYK, palette, 1-bit and the rest are converted by Pillow; grey is luma, ITU-R BT.601.
+
+JPEGs in RGB are decoded by torchvision: bit by bit what Pillow makes of them, in less time
+(``benchmarks/decode.py``). A reader that needs less than all pixels says so, and gets a JPEG at a half, a
+quarter or an eighth of its size, which the format allows at a fraction of the work.
 """
 
+import importlib
+import io
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +35,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]
+#: (height, width) of an upright image -> by which of 1, 2, 4 and 8 its sides may be divided
+Shrink = Callable[[int, int], int]
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 are images on their side
 
 
@@ -43,15 +54,33 @@ def printable(path: str) -> str:
 
 
 def read_image(source: str | IO[bytes], channels: int, name: str | None = None) -> Pixels:
-    """Decode a file into uint8 (channels, H, W).
+    """Decode a file into uint8 (channels, H, W), in any order of memory.
 
     Raises:
         UnreadableImage: if it is empty, cut off, damaged, too large to be meant, or of an unknown kind.
     """
-    return _decode(source, channels, name, check=False)[0]
+    return read_shrunk(source, channels, name, None)
 
 
-def check_image(path: str) -> tuple[int, int]:
+def read_shrunk(
+    source: str | IO[bytes], channels: int, name: str | None = None, shrink: Shrink | None = None
+) -> Pixels:
+    """``read_image``, smaller where the format can be decoded so and ``shrink`` allows it.
+
+    Raises:
+        UnreadableImage: as ``read_image``.
+    """
+    with _opened(source, name) as (data, image):
+        factor = 1 if shrink is None else shrink(*_upright(image))
+        if image.format == "JPEG":
+            if factor > 1:
+                image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
+            elif channels == 3 and image.mode in ("RGB", "L") and (native := _native_jpeg(data)) is not None:
+                return native
+        return _to_array(image, channels)
+
+
+def check_image(source: str | IO[bytes], name: str | None = None) -> tuple[int, int]:
     """Decode a file to see that it decodes (JPEG at an eighth of its size, which reads it all the same).
 
     Returns:
@@ -60,35 +89,66 @@ def check_image(path: str) -> tuple[int, int]:
     Raises:
         UnreadableImage: as ``read_image``.
     """
-    return _decode(path, 3, None, check=True)[1]
+    with _opened(source, name) as (_, image):
+        height, width = _upright(image)
+        if image.format == "JPEG":
+            image.draft("RGB", (1, 1))
+        _to_array(image, 3)
+        return height, width
 
 
-def _decode(
-    source: str | IO[bytes], channels: int, name: str | None, check: bool
-) -> tuple[Pixels, tuple[int, int]]:
+@contextmanager
+def _opened(source: str | IO[bytes], name: str | None) -> Iterator[tuple[bytes, "Image"]]:
+    """The bytes of an image and the image; whatever damage raises becomes the reason and the file's name."""
     images = require("PIL.Image", "vision")
     path = name or (source if isinstance(source, str) else "stream")
     try:
-        with images.open(source) as image:
-            upright = None
-            if check and image.format == "JPEG":
-                on_its_side = image.getexif().get(_ORIENTATION, 1) >= 5
-                upright = image.size if on_its_side else image.size[::-1]
-                image.draft("RGB", (1, 1))
-            pixels = _to_array(image, channels)
-            return pixels, upright or pixels.shape[1:]
-    # Pillow's decoders raise nearly anything on damaged input: OSError, SyntaxError, ValueError,
+        data = _read(source)
+        if not data:
+            raise ValueError("empty file")
+        with images.open(io.BytesIO(data)) as image:
+            yield data, image
+    # decoders raise nearly anything on damaged input: OSError, SyntaxError, ValueError, RuntimeError,
     # struct.error, IndexError, DecompressionBombError, MemoryError ...
     except Exception as error:
         raise UnreadableImage(path, _reason(path, error)) from error
 
 
-def _reason(path: str, error: Exception) -> str:
+def _read(source: str | IO[bytes]) -> bytes:
+    if not isinstance(source, str):
+        return source.read()
+    with open(source, "rb") as file:
+        return file.read()
+
+
+def _upright(image: "Image") -> tuple[int, int]:
+    """Height and width as it is to be seen, from the head of the file alone."""
+    on_its_side = image.getexif().get(_ORIENTATION, 1) >= 5
+    return image.size if on_its_side else image.size[::-1]
+
+
+def _native_jpeg(data: bytes) -> Pixels | None:
+    """An RGB or grey JPEG as uint8 (3, H, W), turned upright; None where torchvision has no decoder."""
+    vision = _decoder()
+    if vision is None:
+        return None
+    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    decoded: Tensor = vision.decode_jpeg(encoded, vision.ImageReadMode.RGB, apply_exif_orientation=True)
+    pixels: Pixels = decoded.numpy()
+    return pixels
+
+
+@cache
+def _decoder() -> Any:
+    # it is deprecated since torchvision 0.29; without it Pillow reads the same pixels
     try:
-        if os.path.getsize(path) == 0:
-            return "empty file"
-    except OSError:
-        pass
+        vision = importlib.import_module("torchvision.io")
+    except ImportError:
+        return None
+    return vision if hasattr(vision, "decode_jpeg") else None
+
+
+def _reason(path: str, error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":
         return "not an image, or damaged at its start"
     text = str(error).replace("\n", " ").strip().replace(repr(path), "").strip(" :")
@@ -108,7 +168,8 @@ def _to_array(image: "Image", channels: int) -> Pixels:
     if image.mode != mode:
         image = image.convert(mode)
     pixels = np.array(image, dtype=np.uint8)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    # channels last in memory, as decoders write it: crops are resized from it in less time
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
 def _over_white(image: "Image") -> "Image":

@@ -1,60 +1,50 @@
 """Which files below a folder are readable images, and how large they are.
 
 Every file is decoded once to find out. The answer is kept in the user's cache folder together with the size
-and time of change of each file, so that later runs decode only what is new or changed.
+and time of change of each file, so that later runs decode only what is new or changed. To see what is, every
+run lists the folder and asks for the state of each file: some seconds for a million of them. A file that was
+rewritten at the same size with its time of change put back goes unnoticed.
 """
 
-import hashlib
-import json
-import logging
 import os
 import stat
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
-from stopgrad.data.sources.decode import UnreadableImage, check_image, printable
-from stopgrad.data.sources.parts import Skipped
-from stopgrad.data.sources.threads import in_threads
-from stopgrad.errors import UsageError, require
-from stopgrad.files import write_text
+import numpy as np
 
-log = logging.getLogger(__name__)
+from stopgrad.data.sources.blobs import Texts
+from stopgrad.data.sources.checks import Checks, Ints, read_cache, write_cache
+from stopgrad.data.sources.decode import printable
+from stopgrad.data.sources.parts import Files, Skipped
+from stopgrad.errors import UsageError
 
 #: the suffixes that torchvision's ImageFolder knows, and JPEG's other two
 SUFFIXES = frozenset(
     {".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Found:
-    """A readable image: path relative to the folder (with ``/``), upright height and width in pixels."""
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The images below a folder in the order of their paths, and what had to be left out."""
 
-    path: str
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class _File:
-    path: str
-    size: int
-    changed: int  # nanoseconds
+    store: Files
+    checks: Checks
+    skipped: tuple[Skipped, ...]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What is known of a file of this size and time: its image size, or why it is not readable."""
+@dataclass(frozen=True, eq=False)
+class _Listing:
+    """N files: paths relative to the folder, with ``/``; bytes and time of change in nanoseconds."""
 
-    size: int
-    changed: int
-    height: int
-    width: int
-    reason: str
+    paths: Texts
+    size: Ints
+    changed: Ints
 
 
-def index_folder(root: Path, workers: int | None = None) -> tuple[list[Found], list[Skipped]]:
+def index_folder(root: Path, workers: int | None = None) -> Index:
     """Find all images below ``root``, in the order of their paths, and the files that had to be left out.
 
     Links are followed, each folder once, so loops end. Hidden files and folders, and files without the suffix
@@ -66,41 +56,49 @@ def index_folder(root: Path, workers: int | None = None) -> tuple[list[Found], l
     if not root.is_dir():
         raise UsageError(f"{root}: {'is not a folder' if root.exists() else 'no such folder'}")
     files, skipped = _list_files(root)
-    known = _read_cache(root)
-    entries = {file.path: known.get(file.path) for file in files}
-    fresh = [file for file in files if not _current(entries[file.path], file)]
-    if fresh:
-        if len(fresh) > 1000:
-            log.info("%s: decoding %d new or changed images once, to find damaged ones", root, len(fresh))
-        in_threads(
-            lambda file: _examine(root, file),
-            fresh,
-            lambda i, entry: entries.update({fresh[i].path: entry}),
-            "Checking images",
-            workers,
-        )
-    complete = {path: entry for path, entry in entries.items() if entry is not None}
-    if fresh or len(known) != len(complete):
-        _write_cache(root, complete)
-    found = [Found(path, e.height, e.width) for path, e in complete.items() if not e.reason]
-    skipped += [Skipped(printable(path), e.reason) for path, e in complete.items() if e.reason]
-    return found, sorted(skipped, key=lambda file: file.path)
-
-
-def _current(entry: _Entry | None, file: _File) -> bool:
-    return entry is not None and (entry.size, entry.changed) == (file.size, file.changed)
-
-
-def _examine(root: Path, file: _File) -> _Entry:
+    store, checks = Files(root, files.paths), Checks.none(len(files.paths))
+    key = os.path.realpath(root)
     try:
-        height, width = check_image(os.path.join(root, file.path))
-    except UnreadableImage as error:
-        return _Entry(file.size, file.changed, 0, 0, str(error))
-    return _Entry(file.size, file.changed, height, width, "")
+        columns = read_cache("folder", key)
+        old = _Listing(Texts.of_columns(columns, "paths"), columns["size"], columns["changed"])
+        known = Checks.of_columns(columns, len(old.paths))
+    except (KeyError, ValueError):
+        old, known = _Listing(Texts(), *np.empty((2, 0), np.int64)), Checks.none(0)
+    there, here = _unchanged(old, files)
+    checks.carry(known, there, here)
+
+    def save() -> None:
+        write_cache(
+            "folder",
+            key,
+            {
+                **files.paths.columns("paths"),
+                "size": files.size,
+                "changed": files.changed,
+                **checks.columns(),
+            },
+        )
+
+    checks.complete(store, "Checking images", workers, save)
+    if len(here) == len(files.paths) != len(old.paths):  # files are gone, and none is new
+        save()
+    damaged = [Skipped(store.name(row), reason) for row, reason in checks.reasons.items()]
+    return Index(store, checks, tuple(sorted([*skipped, *damaged], key=lambda file: file.path)))
 
 
-def _list_files(root: Path) -> tuple[list[_File], list[Skipped]]:
-    files: list[_File] = []
+def _unchanged(old: _Listing, new: _Listing) -> tuple[Ints, Ints]:
+    """Rows of the old and of the new listing that are one file of the same size and time."""
+    place = {path: row for row, path in enumerate(old.paths)}
+    there = np.array([place.get(path, -1) for path in new.paths], dtype=np.int64)
+    here = np.flatnonzero(there >= 0)
+    there = there[here]
+    same = (old.size[there] == new.size[here]) & (old.changed[there] == new.changed[here])
+    return there[same], here[same]
+
+
+def _list_files(root: Path) -> tuple[_Listing, list[Skipped]]:
+    paths: list[str] = []
+    size, changed = array("q"), array("q")
     skipped: list[Skipped] = []
     folders, seen = [""], {_identity(os.stat(root))}
     while folders:
@@ -127,39 +125,13 @@ def _list_files(root: Path) -> tuple[list[_File], list[Skipped]]:
                     seen.add(_identity(info))
                     folders.append(path)
             elif is_image and stat.S_ISREG(info.st_mode):
-                files.append(_File(path, info.st_size, info.st_mtime_ns))
-    return sorted(files, key=lambda file: file.path), skipped
+                paths.append(path)
+                size.append(info.st_size)
+                changed.append(info.st_mtime_ns)
+    order = np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64)
+    sizes, times = (np.array(column, dtype=np.int64)[order] for column in (size, changed))
+    return _Listing(Texts(paths[row] for row in order.tolist()), sizes, times), skipped
 
 
 def _identity(info: os.stat_result) -> tuple[int, int]:
     return info.st_dev, info.st_ino
-
-
-def cache_file(root: Path) -> Path:
-    """Where the index of ``root`` is kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(Path.home(), ".cache")
-    key = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
-    return Path(base) / "stopgrad" / f"index-{key}.json"
-
-
-def _stamp() -> list[object]:
-    """Another Pillow may read other files."""
-    return [_VERSION, require("PIL", "vision").__version__]
-
-
-def _read_cache(root: Path) -> dict[str, _Entry]:
-    try:
-        stored = json.loads(cache_file(root).read_text(encoding="utf-8"))
-        if stored["stamp"] != _stamp():
-            return {}
-        return {path: _Entry(*entry) for path, entry in stored["files"].items()}
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # no cache, or none to rely on: it is made anew
-
-
-def _write_cache(root: Path, entries: dict[str, _Entry]) -> None:
-    files = {path: [e.size, e.changed, e.height, e.width, e.reason] for path, e in entries.items()}
-    try:
-        write_text(cache_file(root), json.dumps({"stamp": _stamp(), "files": files}))
-    except (OSError, RuntimeError) as error:
-        log.info("the index of %s could not be kept (%s): the next run makes it again", root, error)

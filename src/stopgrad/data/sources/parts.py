@@ -5,7 +5,7 @@ Shapes: N images, C channels, H W pixels.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stopgrad.data.sources.decode import UnreadableImage, printable, read_image, resize_square
+from stopgrad.data.sources.blobs import Texts
+from stopgrad.data.sources.checks import Store
+from stopgrad.data.sources.decode import Shrink, UnreadableImage, printable, read_shrunk, resize_square
 from stopgrad.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -66,55 +68,89 @@ class ArrayPart:
         return ArrayPart(self.images[rows], labels, [self.ids[i] for i in rows.tolist()])
 
 
-class FilePart:
-    """Images of any size, decoded from files when asked for.
+class Files:
+    """Image files below a folder: a store of their paths relative to ``root``."""
 
-    A file that can no longer be read is replaced by the next readable one (of the same label where there are
-    labels), always the same one, with a warning the first time.
+    near = None
+
+    def __init__(self, root: Path, paths: Iterable[str]) -> None:
+        self.root, self.place = root, str(root)
+        self.paths = paths if isinstance(paths, Texts) else Texts(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, row: int) -> str:
+        """The path relative to the root."""
+        return printable(self.paths[row])
+
+    def open(self, row: int) -> str:
+        """The whole path."""
+        return os.path.join(self.root, self.paths[row])
+
+
+class FilePart:
+    """Images of any size, decoded when asked for.
+
+    An image that can no longer be read is replaced by the next readable one (of the same label where there
+    are labels), always the same one, with a warning the first time.
 
     Args:
-        root: folder that ``paths`` are relative to.
-        paths: N file names.
+        store: where the encoded images are.
         labels: int64 (N,) or None.
         channels: 1 or 3.
-        size: stored size (see ``DataSettings.image_size``), None for the files' own.
+        size: stored size (see ``DataSettings.image_size``), None for the images' own.
+        rows: of the store, int64 (N,), all by default.
     """
 
     def __init__(
-        self, root: Path, paths: Sequence[str], labels: Tensor | None, channels: int, size: int | None = None
+        self,
+        store: Store,
+        labels: Tensor | None,
+        channels: int,
+        size: int | None = None,
+        rows: Tensor | None = None,
     ) -> None:
-        self.root, self.labels, self.channels, self.size = root, labels, channels, size
-        # an array and not a list: touching a million str objects would copy their pages into every worker
-        self._paths = np.array(paths, dtype=np.str_)
+        self.store, self.labels, self.channels, self.size = store, labels, channels, size
+        self._rows = torch.arange(len(store)) if rows is None else rows
         self._reported: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._rows)
 
     @property
     def ids(self) -> Sequence[str]:
-        """Paths relative to the root."""
-        return [printable(path) for path in self._paths.tolist()]
+        """What a person finds the images by: paths relative to the root, where they are files."""
+        return [self.store.name(row) for row in self._rows.tolist()]
 
     def take(self, rows: Tensor) -> "FilePart":
         """The part with the images ``rows`` (int64), in that order."""
         labels = None if self.labels is None else self.labels[rows]
-        return FilePart(self.root, self._paths[rows.numpy()].tolist(), labels, self.channels, self.size)
+        return FilePart(self.store, labels, self.channels, self.size, self._rows[rows])
 
     def __getitem__(self, i: int) -> Tensor:
+        return self.read(i)
+
+    def read(self, i: int, shrink: Shrink | None = None) -> Tensor:
+        """Image ``i``, uint8 (C,H,W); at a part of its size where ``shrink`` allows it and none is stored."""
         for candidate in self._stand_ins(range(len(self))[i]):
+            row = int(self._rows[candidate])
+            name = self.store.name(row)
             try:
-                image = read_image(os.path.join(self.root, self._paths[candidate]), self.channels)
+                image = read_shrunk(
+                    self.store.open(row), self.channels, name, shrink if self.size is None else None
+                )
             except UnreadableImage as error:
                 if candidate not in self._reported:
                     self._reported.add(candidate)
                     log.warning(
-                        "%s can no longer be read (%s): another image takes its place", error.path, error
-                    )
+                        "%s: %s can no longer be read (%s): another image takes its place",
+                        self.store.place, name, error,
+                    )  # fmt: skip
                 continue
             pixels = torch.from_numpy(image)
             return pixels if self.size is None else resize_square(pixels[None], self.size)[0]
-        raise UsageError(f"{self.root}: no image of it can be read any more")
+        raise UsageError(f"{self.store.place}: no image of it can be read any more")
 
     def _stand_ins(self, i: int) -> Iterator[int]:
         """``i``, then the images that may take its place."""

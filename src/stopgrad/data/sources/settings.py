@@ -12,7 +12,8 @@ class DataSettings(Frozen):
     """Names a data set and how it is read.
 
     ``name`` is a row of ``DATASETS`` (``digits``, ``folder``, ``cifar10`` ...) or the path of a folder of
-    images. ``dir`` is where the folder or the official archive lies.
+    images. ``dir`` is where the folder, the shards or the official archive lie. ``KIND:PLACE``, such as
+    ``hf:ylecun/mnist``, is short for both.
     """
 
     name: str = "digits"
@@ -26,5 +27,15 @@ class DataSettings(Frozen):
     download: bool = False
     #: train on the first ``limit`` images only (parts that come sorted by class are shuffled beforehand)
     limit: int | None = Field(default=None, ge=1)
+    #: which column (Hugging Face) or suffix of a member (WebDataset) holds the image; None finds it
+    image: str | None = None
+    #: likewise the label, a number or a name; None finds it or does without
+    label: str | None = None
+    #: Hugging Face: the split to train on
+    split: str = "train"
+    #: Hugging Face: which of several subsets of a data set
+    subset: str | None = None
+    #: Hugging Face: read the training images in their order, without fetching them all beforehand
+    streaming: bool = False
     #: decoding threads or processes; None takes the processors that this process may use
     workers: int | None = Field(default=None, ge=0)
