@@ -8,8 +8,8 @@ Both sides have the same encoder (one object, copied), the same heads and weight
 loss on the same views agrees), SGD with momentum and weight decay at a constant rate, and the same constant
 EMA. `cifar`: ResNet-18 with the CIFAR stem, 10,000 coloured shapes of 32x32, batch 256, and views of one
 distribution (SimCLR's without blur). `small`: the convnet of the bundled digits, 16x16, batch 64, with the
-`digits` views against the same operations image by image, torchvision's where it has them. With CUDA: `cuda`,
-the first case at batch 512.
+`digits` views against the same operations image by image, torchvision's where it has them; `small-256`: the
+same at the first case's batch. With CUDA: `cuda`, the first case at batch 512.
 
 Ours is the loop of `stopgrad pretrain`: views, steps, step log, loss record; without labels, so without its
 online probe. The peer is lightly's own BYOL example: its heads, loss, momentum update and transforms on PIL
@@ -102,7 +102,8 @@ def measure(case: Case, workers: int) -> dict[str, Any]:
 def comparisons(case: Case) -> list[tuple[str, str, str]]:
     """(what is compared, our contender, the peer)."""
     equal = [(precision, f"stopgrad {precision}", f"lightly {precision}") for precision in case.precisions]
-    auto = case.settings("auto").precision if case.name != "small" else "fp32"  # as the recipe of digits says
+    # the recipe of digits says fp32
+    auto = "fp32" if case.name.startswith("small") else case.settings("auto").precision
     return [*equal, ("default", f"stopgrad {auto}", "lightly fp32")]
 
 

@@ -77,5 +77,9 @@ def cases(quick: bool) -> dict[str, Case]:
         device="cuda", batch=512, precisions=("bf16",), block=19, turns=2 if quick else 9, equal=9,
         load=lambda: shapes(10_000, evaluated),
     )  # fmt: skip
-    known = {"cifar": cifar, "small": small}
+    large = replace(
+        small, name="small-256", title="convnet-s, 4,096 digits of 16x16, batch 256", batch=256,
+        block=4 if quick else 16,
+    )  # fmt: skip
+    known = {"cifar": cifar, "small": small, "small-256": large}
     return known | ({"cuda": cuda} if torch.cuda.is_available() else {})

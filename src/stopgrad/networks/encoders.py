@@ -152,10 +152,15 @@ def _convnet_s(channels: int, image_size: int) -> nn.Module:
         layers += [
             nn.Conv2d(inputs, outputs, kernel_size=3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ]
         side = (side + 1) // 2
-    layers += [nn.Flatten(), nn.Linear(128 * side * side, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU()]
+    layers += [
+        nn.Flatten(),
+        nn.Linear(128 * side * side, 128, bias=False),
+        nn.BatchNorm1d(128),
+        nn.ReLU(inplace=True),
+    ]
     return nn.Sequential(*layers)
 
 

@@ -51,7 +51,7 @@ def build_projector(settings: ProjectorSettings, width: int) -> nn.Module:
         layers += [
             nn.Linear(width, outputs, bias=False),
             nn.BatchNorm1d(outputs, affine=settings.hidden_affine),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ]
         width = outputs
     if settings.final_bn == "none":

@@ -98,11 +98,13 @@ class SideBySide:
     def _take_from_twin(self) -> None:
         torch._foreach_lerp_(self._statistics, self._last, self._momenta)
         torch._foreach_add_(self._counts, 1)
-        for own, other in self._weights:
-            if own.grad is None:
-                own.grad = other.grad
-            elif other.grad is not None:
-                own.grad += other.grad
+        found = [(own, other.grad) for own, other in self._weights if other.grad is not None]
+        both = [(own.grad, grad) for own, grad in found if own.grad is not None]
+        if both:
+            torch._foreach_add_(*map(list, zip(*both, strict=True)))
+        for own, grad in found:
+            own.grad = grad if own.grad is None else own.grad
+        for _, other in self._weights:
             other.grad = None
 
 
