@@ -190,24 +190,55 @@ def join_batch_norm(module: nn.Module, fabric: Fabric) -> nn.Module:
     return JointBatchNorm.of(module) if isinstance(module, _BatchNorm) else module
 
 
-class _SumOverProcesses(torch.autograd.Function):
-    """Sum over all processes. Every process's loss depends on the sum, so its gradient is summed as well."""
+class _JointNormalise(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) per channel over the joint batch, and the two statistics.
+
+    One message a pass each way, of the processes' own statistics and of their own sums: for vectors this
+    short, gloo gathers three times faster than it reduces. All processes have batches of one size. Every
+    process's loss depends on the joint statistics, so that the gradients of all reach each.
+    """
 
     @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
+    def forward(
+        context: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean = x.mean(_axes(x))  # torch.var_mean takes ten times as long on a CPU
+        variance = (x - _wide(mean, x)).square_().mean(_axes(x))
+        means, variances = _from_processes(torch.stack([mean, variance]))
+        mean, variance = means.mean(0), variances.mean(0) + means.var(0, correction=0)
+        inverse = (variance + eps).rsqrt()
+        scale = weight * inverse
+        context.save_for_backward(x, weight, mean, inverse)
+        context.mark_non_differentiable(mean, variance)
+        return torch.addcmul(_wide(bias - mean * scale, x), x, _wide(scale, x)), mean, variance
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, inverse = context.saved_tensors
+        out = gradients[0]
+        unit = (x - _wide(mean, x)).mul_(_wide(inverse, x))
+        own = torch.stack([out.sum(_axes(x)), (out * unit).sum(_axes(x))])
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        shift, slope = _from_processes(own).sum(1) / count
+        centred = out - torch.addcmul(_wide(shift, x), unit, _wide(slope, x))
+        return centred.mul_(_wide(weight * inverse, x)), own[1], own[0], None
 
 
-def _sum_over_processes(x: Tensor) -> Tensor:
-    return _SumOverProcesses.apply(x)
+def _from_processes(rows: Tensor) -> Tensor:
+    """(R, C) of each process -> (R, world, C)."""
+    every = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, rows)
+    return torch.stack(every, dim=1)
+
+
+def _axes(x: Tensor) -> list[int]:
+    """All but the channels'."""
+    return [axis for axis in range(x.ndim) if axis != 1]
+
+
+def _wide(channels: Tensor, x: Tensor) -> Tensor:
+    """(C,) as (1, C, 1, ...), with as many axes as ``x``."""
+    return channels.view([1, -1] + [1] * (x.ndim - 2))
 
 
 class JointBatchNorm(_BatchNorm):
@@ -229,16 +260,11 @@ class JointBatchNorm(_BatchNorm):
             return super().forward(input)
         # statistics in half precision would lose the small variances
         x = input.float() if input.dtype.itemsize < 4 else input
-        axes = [axis for axis in range(x.ndim) if axis != 1]
-        shape = [1, -1] + [1] * (x.ndim - 2)
+        ones = x.new_ones(self.num_features)
+        weight, bias = (self.weight, self.bias) if self.affine else (ones, torch.zeros_like(ones))
+        out, mean, variance = _JointNormalise.apply(x, weight, bias, self.eps)
         count = x.numel() // x.shape[1] * dist.get_world_size()
-        mean = _sum_over_processes(x.sum(axes)) / count
-        centred = x - mean.view(shape)
-        variance = _sum_over_processes(centred.square().sum(axes)) / count
-        self._move_running_statistics(mean.detach(), variance.detach() * count / max(count - 1, 1))
-        out = centred * (variance + self.eps).rsqrt().view(shape)
-        if self.affine:
-            out = out * self.weight.view(shape) + self.bias.view(shape)
+        self._move_running_statistics(mean, variance * count / max(count - 1, 1))
         return out.to(input.dtype)
 
     @torch.no_grad()
