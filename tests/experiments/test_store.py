@@ -157,6 +157,20 @@ def test_a_setting_that_came_later_does_not_part_a_training_and_its_record(tmp_p
     assert Store(tmp_path, SOURCES, {}).latest(Trial("training", {"method": "simsiam"})) is None
 
 
+def test_a_setting_that_came_later_does_not_part_a_prediction_and_its_record(tmp_path):
+    def prediction(changes, **settings):
+        arguments = {"settings": {"data": {"name": "digits"}} | settings, "changes": changes}
+        return Trial("exact", arguments, "counterpart.predicted")
+
+    store = Store(tmp_path, SOURCES, {})
+    store.put(prediction({}), Result({"rank": 2.0}), 1.0)
+    later = {"data": {"name": "digits", "split": "train"}, "clip": None}
+    assert store.latest(prediction({}, **later)).result.numbers == {"rank": 2.0}
+    # what is no complete settings has to be equal
+    assert store.latest(prediction({"beta": 1}, **later)) is None
+    assert store.latest(prediction({}, data={"name": "folder", "split": "train"})) is None
+
+
 def test_the_newest_record_wins(tmp_path):
     for source, finished in (("b", "2026-01-02T00:00:00+00:00"), ("c", "2026-01-01T00:00:00+00:00")):
         store = Store(tmp_path, SOURCES | {"exact": source}, {})

@@ -35,6 +35,9 @@ SPOKEN: dict[Kind, tuple[str, ...]] = {
     "training": ("experiments/trials.py",),
     "exact": ("experiments/trials.py", "experiments/exact"),
 }
+COMPLETE = ("settings", "method")
+"""Arguments of a function that have a value for every setting there is."""
+
 # Training never imports the theory (tests/contracts/test_imports.py)
 UNUSED: dict[Kind, tuple[str, ...]] = {"training": ("theory",), "exact": ()}
 
@@ -126,17 +129,17 @@ class Store:
     def latest(self, trial: Trial) -> Record | None:
         """The newest finished trial of the same spec, whatever source and environment made it.
 
-        For pages: a committed store is of the commit that its records name. A setting of a training that no
-        record has yet, because it is newer, does not part the two. A function's arguments have to be equal,
-        since those of one arm may be part of another's.
+        For pages: a committed store is of the commit that its records name. A setting that no record has yet,
+        because it is newer, does not part the two. The other arguments of a function have to be equal, since
+        those of one arm may be part of another's.
 
         Raises:
             UsageError: if a file of the folder is damaged.
         """
         found = self._newest.get(trial.identity)
-        if found is not None or trial.kind == "exact":
+        if found is not None:
             return found
-        same = [record for record in self._newest.values() if _agrees(record.spec, trial.spec)]
+        same = [record for record in self._newest.values() if _agree(record.spec, trial.spec)]
         return max(same, key=lambda record: record.finished, default=None)
 
     @cached_property
@@ -191,10 +194,23 @@ def _below(name: str, folders: tuple[str, ...]) -> bool:
     return any(name == folder or name.startswith(f"{folder}/") for folder in folders)
 
 
-def _agrees(old: Any, new: Any) -> bool:
-    """Whether all that ``old`` says, ``new`` says too."""
+def _agree(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two specs tell the same trial, but for settings that ``old`` does not know."""
+    if old["kind"] != new["kind"] or old.get("function") != new.get("function"):
+        return False
+    if old["kind"] == "training":
+        return _says(new["settings"], old["settings"])
+    given, asked = old["arguments"], new["arguments"]
+    return given.keys() == asked.keys() and all(
+        _says(asked[name], value) if name in COMPLETE else asked[name] == value
+        for name, value in given.items()
+    )
+
+
+def _says(new: Any, old: Any) -> bool:
+    """Whether ``new`` says all that ``old`` does."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return all(key in new and _agrees(value, new[key]) for key, value in old.items())
+        return all(key in new and _says(new[key], value) for key, value in old.items())
     return bool(old == new)
 
 
