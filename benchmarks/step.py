@@ -1,7 +1,7 @@
 """Where the time of a training step goes, and how much of the machine's matrix product rate it reaches.
 
-    python benchmarks/step.py               # about 3 minutes on 2 cores
-    python benchmarks/step.py --write       # and benchmarks/results/step.md, .json
+    python benchmarks/step.py               # about 6 minutes on 2 cores
+    python benchmarks/step.py --write       # and the tables in benchmarks/README.md, results/step.json
     python benchmarks/step.py --quick       # a smoke run on few steps, whose numbers mean nothing
 
 The cases of `train_step.py`, trained by the loop of `stopgrad pretrain`.
@@ -10,9 +10,9 @@ Parts: seconds in the calls that make up a step, each waited for on a GPU. "view
 its next batch; "forward, backward" has the loss and the way back; "rest" is the loop itself, its bookkeeping
 and its record of losses.
 
-Kernels: the share of the process's CPU time that is spent inside torch's operators (their own time in
-`torch.profiler`, over all threads), in a turn of its own. Dispatching an operator counts as the operator's,
-the profiler's own work as not.
+Kernels: seconds inside torch's operators (their own time in `torch.profiler`, in a turn of its own) over
+those that the process takes for a turn without the profiler: CPU time, divided by the threads of an
+operation, which wait for each other busily. Dispatching an operator counts as the operator's.
 
 Roofline: floating point operations of the matrix products and convolutions of a step (`FlopCounterMode`, a
 multiplication and an addition are two) over the time of a step, beside the fastest of some square matrix
@@ -41,6 +41,7 @@ from byol_epoch.table import RESULTS, header
 from stopgrad.training.precision import threads_of_an_operation
 
 PARTS = ("views", "forward, backward", "optimiser", "predictor", "target", "monitor, log", "rest")
+MARKS = ("<!-- step.py writes from here -->", "<!-- to here -->")
 SIDES = (256, 512, 1024, 2048)  # of the matrices whose product is timed
 
 
@@ -95,7 +96,7 @@ def measure(case: Case, precision: str, turns: int) -> dict[str, Any]:
         threads = run.trainer.settings.threads
         run.steps(case.block)  # warms up
         flops = count(run, case)
-        kernels = share_of_kernels(run, case)
+        kernels = share_of_kernels(run, case, threads)
         clock, rows = Clock(run, case.device), []
         for _ in range(turns):
             clock.seconds.clear()
@@ -126,12 +127,13 @@ def count(run: Stopgrad, case: Case) -> float:
     return float(counter.get_total_flops())
 
 
-def share_of_kernels(run: Stopgrad, case: Case) -> float:
-    """CPU time in torch's operators over that of the process, of a turn."""
+def share_of_kernels(run: Stopgrad, case: Case, threads: int) -> float:
+    """Time inside torch's operators over that of the process, of a turn each."""
     start = time.process_time()
+    run.steps(case.block)
+    spent = (time.process_time() - start) / threads
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         run.steps(case.block)
-        spent = time.process_time() - start
     inside = sum(e.self_cpu_time_total for e in profiler.key_averages() if e.key.startswith("aten::"))
     return inside * 1e-6 / spent
 
@@ -153,11 +155,10 @@ def fastest_product(precision: str, device: str, threads: int | str) -> float:
     return best
 
 
-def page(results: list[dict[str, Any]], command: str) -> str:
+def tables(results: list[dict[str, Any]]) -> str:
+    """Parts and roofline."""
     lines = [
-        "# Where the time of a step goes", "",
-        f"Written by `{command}`, whose docstring says how it is measured. {header()}.", "",
-        "## Parts, milliseconds of a step (share)", "",
+        "Parts, milliseconds of a step (share):", "",
         "| case | threads | " + " | ".join(PARTS) + " | step, median (min..max) |",
         "|---" * (len(PARTS) + 3) + "|",
     ]  # fmt: skip
@@ -170,9 +171,9 @@ def page(results: list[dict[str, Any]], command: str) -> str:
             f"| {name} | {one['threads']} | {' | '.join(cells)} | {1e3 * step:.2f} ({low:.2f}..{high:.2f}) |"
         )
     lines += [
-        "", "## Roofline", "",
+        "", "Roofline:", "",
         "| case | Gflop a step | Gflop/s reached | Gflop/s of the fastest matrix product | share of it | "
-        "CPU time inside operators |",
+        "time inside operators |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for one in results:
@@ -184,11 +185,22 @@ def page(results: list[dict[str, Any]], command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write(results: list[dict[str, Any]], command: str) -> None:
+    """The tables between their marks in the README, and all numbers."""
+    readme = RESULTS.parent / "README.md"
+    before, rest = readme.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    how = f"Written by `{command}`, whose docstring says how it is measured. {header()}."
+    readme.write_text(f"{before}{MARKS[0]}\n{how}\n\n{tables(results)}{MARKS[1]}{after}")
+    content = {"command": command, "machine": header(), "results": results}
+    (RESULTS / "step.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="cifar, small, cuda; all by default")
     parser.add_argument("--quick", action="store_true", help="few steps, whose numbers mean nothing")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/step.md, .json")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/README.md, results/step.json")
     args = parser.parse_args()
     known = cases(args.quick)
     results = []
@@ -200,11 +212,9 @@ def main() -> None:
             print(f"{name} {precision} ...", flush=True)
             results.append(measure(case, precision, turns=2 if args.quick else 5))
     command = " ".join(["python", *sys.argv])
-    print(f"\n{page(results, command)}")
+    print(f"\n{tables(results)}")
     if args.write:
-        (RESULTS / "step.md").write_text(page(results, command))
-        content = {"command": command, "machine": header(), "results": results}
-        (RESULTS / "step.json").write_text(json.dumps(content, indent=1) + "\n")
+        write(results, command)
 
 
 if __name__ == "__main__":
