@@ -10,8 +10,10 @@ import torch
 from stopgrad.errors import UsageError
 from stopgrad.training import trainer
 from stopgrad.training.build import load_run
+from stopgrad.training.checkpoint import load_checkpoint
+from stopgrad.training.distributed import make_fabric
 from stopgrad.training.folder import RunFolder
-from stopgrad.training.pretrain import run
+from stopgrad.training.pretrain import Session, run
 from stopgrad.training.settings import read_yaml, resolve
 from stopgrad.training.state import TrainState
 
@@ -127,6 +129,22 @@ def test_a_signal_stops_with_a_checkpoint_of_that_step(step, tiny, tmp_path, mon
     assert load_run(tmp_path / "cut").step == step
     run(settings, tmp_path / "cut", resume=True, show_progress=False)
     same_state(*(RunFolder(tmp_path / name).checkpoint for name in ("whole", "cut")))
+
+
+def test_readings_come_back_from_the_log_and_not_from_the_checkpoint(tiny, tmp_path, monkeypatch, quick):
+    settings = tiny(checkpoint_minutes=1e-9)
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+    with monkeypatch.context() as patch:
+        died = stop_after(patch, 13)
+        with pytest.raises(died):
+            run(settings, tmp_path, show_progress=False)
+    folder = RunFolder(tmp_path)
+    checkpoint = load_checkpoint(folder.checkpoint)
+    assert checkpoint["monitor"]["readings"] == []  # they would grow as long as the run does
+    session = Session.open(settings, make_fabric("cpu", "fp32"))
+    resumed = session.trainer(folder, checkpoint, show_progress=False)
+    assert [reading.step for reading in resumed.monitor.readings] == [*range(1, checkpoint["step"] + 1)]
+    assert resumed.monitor.readings == folder.readings()
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path, quick):

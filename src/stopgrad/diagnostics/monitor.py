@@ -140,10 +140,15 @@ class Monitor:
         """
         return examine(self.readings, self.facts)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What it has read so far, in plain values and tensors, for a run that is resumed."""
-        readings = [asdict(reading) for reading in self.readings]
-        return {"readings": readings, "step": self._step, "due": self._due, "before": self._before}
+    def state_dict(self, readings: bool = True) -> dict[str, Any]:
+        """What a run that is resumed needs, in plain values and tensors.
+
+        Args:
+            readings: whether with all that it has read, which grows as long as the run does; not needed where
+                they are kept elsewhere and given back as ``readings``.
+        """
+        kept = [asdict(reading) for reading in self.readings] if readings else []
+        return {"readings": kept, "step": self._step, "due": self._due, "before": self._before}
 
     def load_state_dict(self, content: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""

@@ -52,9 +52,10 @@ class RunFolder:
                 except json.JSONDecodeError:
                     return
 
-    def readings(self) -> list[Reading]:
-        """What the monitor read of the run's training steps, in their order."""
-        return [_reading(row) for row in self.rows() if row["kind"] == "step" and "reading" in row]
+    def readings(self, until: float = math.inf) -> list[Reading]:
+        """What the monitor read of the run's training steps up to ``until``, in their order."""
+        rows = (row for row in self.rows() if row["kind"] == "step" and row["step"] <= until)
+        return [_reading(row) for row in rows if "reading" in row]
 
     def truncate_metrics(self, step: int) -> None:
         """Forget the rows after ``step``, which a resumed run will write again."""

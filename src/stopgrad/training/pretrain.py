@@ -189,6 +189,7 @@ class Session:
         if checkpoint is not None:
             state.load_state_dict(checkpoint)
             monitor.load_state_dict(checkpoint["monitor"])
+            monitor.readings = folder.readings(until=state.step)
         metrics = None
         if fabric.is_global_zero:
             folder.path.mkdir(parents=True, exist_ok=True)

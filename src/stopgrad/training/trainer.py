@@ -129,7 +129,7 @@ class Trainer:
             "settings": self.settings.model_dump(mode="json"),
             "data": list(self.facts),
             **self.state.state_dict(),
-            "monitor": self.monitor.state_dict(),
+            "monitor": self.monitor.state_dict(readings=False),  # they are in the log
         }
         if self.fabric.is_global_zero:
             save_checkpoint(self.folder.checkpoint, content)
