@@ -38,6 +38,7 @@ def has_modes(learner: Learner) -> bool:
     return _matrix(learner) is not None and last_linear(learner.projector) is not None
 
 
+@torch.no_grad()
 def measure_modes(learner: Learner, z: Views, p: Views, y: Views) -> dict[str, float | list[float]]:
     """The pairs of eigenvalues of a learner for which `has_modes`, from two views of the same images.
 
@@ -66,7 +67,7 @@ def measure_modes(learner: Learner, z: Views, p: Views, y: Views) -> dict[str, f
     kept = vectors[:, :KEPT]
     s = turned.diagonal()[:KEPT].clamp(min=0)
     shared = ((first @ kept) * (second @ kept)).mean(dim=0)
-    pull = _pull(learner.projector, torch.cat(y).double(), joint, kept)
+    pull = _pull(learner.projector, torch.cat(y), joint @ kept, kept)
     return {
         "p": values[:KEPT].tolist(),
         "s": s.tolist(),
@@ -83,19 +84,20 @@ def _matrix(learner: Learner) -> Tensor | None:
     return matrix if isinstance(matrix, Tensor) else None
 
 
-def _pull(projector: nn.Module, y: Tensor, z: Tensor, kept: Tensor) -> Tensor:
-    """|E[y z_j]|^2 of inputs y (M, Dy) and outputs z (M, D) along the columns of ``kept``. (K,)"""
+def _pull(projector: nn.Module, y: Tensor, along: Tensor, kept: Tensor) -> Tensor:
+    """|E[y z_j]|^2 of inputs y (M, Dy) and the z_j (M, K) along the columns of ``kept`` (D, K). (K,)"""
     layer = last_linear(projector)
     assert layer is not None
     norm = [module for module in projector.modules() if isinstance(module, nn.BatchNorm1d | nn.Linear)][-1]
-    size = torch.ones(len(kept), dtype=z.dtype)
-    if isinstance(norm, nn.BatchNorm1d):
-        y = y - y.mean(dim=0)
-        size = (y @ layer.weight.detach().double().cpu().T).square().mean(dim=0).clamp(min=1e-30).rsqrt()
-        size = size if norm.weight is None else size * norm.weight.detach().double().cpu()
-    elif layer.bias is not None:
-        y = torch.cat([y, y.new_ones(len(y), 1)], dim=1)
-    pull = (y.T @ (z @ kept) / len(y)).square().sum(dim=0)
+    y = y.to(along)
+    if not isinstance(norm, nn.BatchNorm1d):
+        pull = (y.T @ along / len(y)).square().sum(dim=0)
+        return pull if layer.bias is None else pull + along.mean(dim=0).square()
+    y = y - y.mean(dim=0)
+    outputs = y @ layer.weight.detach().to(along).T
+    size = (outputs.square().mean(dim=0) + norm.eps).rsqrt()
+    size = size if norm.weight is None else size * norm.weight.detach().to(along)
+    pull = (y.T @ along / len(y)).square().sum(dim=0)
     return (kept * size[:, None]).square().sum(dim=0) * pull
 
 

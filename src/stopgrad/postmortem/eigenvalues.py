@@ -19,7 +19,8 @@ For a distance that normalises, z is divided by its root mean square length in t
 moves them freely, both sides are then shown without them: p_j over the ratio of the lengths of p and z, and
 s_j as a share of E|z|^2. What is not among the row's pairs counts as constant in the predicted lengths.
 
-Modes keep no names: at every epoch the pairs stand in the order of their p, measured and predicted.
+Measured pairs have no names: at every epoch they stand in the order of their p. A predicted one is followed
+from its place in the row, and keeps it.
 
 Shapes: K pairs of a row, n of them that theory can follow, M epochs.
 """
@@ -119,12 +120,12 @@ def _assumptions(start: Pairs, replaced: Sequence[str]) -> str:
     words = [
         text.removesuffix(", of centred moments") for text in replaced if not text.startswith("schedule")
     ]
-    swapped = f" Replaced: {'; '.join(words)}." if words else ""
+    swapped = f" Replaced: {'; '.join(words)}.".replace("->", "→") if words else ""
     return (
         f"Dashed: theory's modes from epoch {start.epoch:g} on, the first at which they exist "
         f"({start.alignment:.0%} of F lies in the predictor's eigenbasis), to the end of the run without "
-        "another look at it. Assumed: only the last linear layer of the projector learns, its input keeps "
-        f"the variances it had then, and modes do not mix.{swapped}"
+        "another look at it, each from the pair that it starts as. Assumed: only the last linear layer of "
+        f"the projector learns, its input keeps the variances it had then, and modes do not mix.{swapped}"
     )
 
 
@@ -202,7 +203,7 @@ def _start(rows: Sequence[Pairs]) -> Pairs:
 
 @lru_cache(maxsize=8)
 def _followed(settings: RunSettings, start: Pairs, an_epoch: int) -> tuple[Path, tuple[str, ...]]:
-    """The predicted path, in the order of p, and what of the run was replaced.
+    """The predicted path, and what of the run was replaced.
 
     Raises:
         Unpredicted: where theory does not reach.
@@ -293,8 +294,7 @@ class _Modes(NamedTuple):
             length = s.sum(axis=1) + rest[0]
             p = p / np.sqrt(((p**2 * s).sum(axis=1) + rest[1]) / length)[:, None]
             s = s / length[:, None]
-        order = np.argsort(-p, axis=1, kind="stable")
-        return Path(epochs, *(np.take_along_axis(values, order, axis=1) for values in (p, s)))
+        return Path(epochs, p, s)
 
 
 def _by_the_text(settings: RunSettings, found: Counterpart) -> bool:

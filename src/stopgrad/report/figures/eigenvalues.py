@@ -26,7 +26,7 @@ TITLES: dict[tuple[Side, bool], str] = {
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """Pairs of eigenvalues over M epochs, the largest p first at each of them.
+    """Pairs of eigenvalues over M epochs.
 
     Attributes:
         epochs: (M,)
@@ -44,8 +44,9 @@ class Eigenvalues:
     """What is drawn of a run.
 
     Attributes:
-        measured: as the run went.
-        predicted: as theory has it, from one of the measured epochs on; None where it says nothing.
+        measured: as the run went, the largest p first at every epoch.
+        predicted: as theory has it, from one of the measured epochs on, in the order of that one; None where
+            it says nothing.
         relative: whether lengths are divided out, since the run's distance does not see them.
         alignment: share of F in the predictor's eigenbasis at the first and the last measured epoch.
         says: what the prediction assumes, or why there is none.
