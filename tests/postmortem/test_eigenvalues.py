@@ -131,6 +131,28 @@ def test_what_a_distance_does_not_see_changes_nothing(tmp_path):
             )
 
 
+def test_a_distance_that_normalises_sees_unit_vectors_and_a_slower_predictor_where_p_is_long(tmp_path):
+    lr = 0.05
+    settings = merge(PLAIN, {"distance": "cosine", "optimizer": {"lr": lr}, "target": {"tau": 0.99}})
+    found = eigenvalues(run_of([row(0, p_square=12.0), row(1)], tmp_path, settings))
+    r_square, z_square = 12.0 / 3.0, 3.0
+    p, s, shared, pace = (np.array(row(0)["modes"][name]) for name in ("p", "s", "shared", "pace"))
+    l_d = shared * pace / z_square
+    modes = Modes(
+        p0=p / r_square**0.5, s0=s / pace, tau0=1.0, alpha_p=1 / r_square, beta=0.01 / lr / l_d,
+        eta=ETA / l_d, sigma2=1 / shared - 1,
+    )  # fmt: skip
+    end = modes.final(torch.from_numpy(l_d * lr * 10 * EPOCHS))
+    # the row's lengths hold what its pairs do not tell of
+    f, p = pace / z_square * end.s.numpy(), r_square**0.5 * end.p.numpy()
+    start = np.array(row(0)["modes"]["p"])
+    rest = 1 - s.sum() / z_square, r_square - (start**2 * s).sum() / z_square
+    length = f.sum() + rest[0]
+    np.testing.assert_allclose(found.predicted.s[-1], f / length, rtol=1e-5)
+    stretch = (((p**2 * f).sum() + rest[1]) / length) ** 0.5
+    np.testing.assert_allclose(found.predicted.p[-1], p / stretch, rtol=1e-5)
+
+
 def test_directpreds_eigenvalues_are_the_rules_of_the_predicted_correlation(tmp_path):
     settings = {"method": "directpred", "epochs": 6}
     found = eigenvalues(run_of([row(1), row(2)], tmp_path, settings))
