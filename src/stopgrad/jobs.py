@@ -192,12 +192,15 @@ def _new_folder(data: str, method: str, seed: int) -> Path:
 
 def _write_report(folder: RunFolder) -> None:
     from stopgrad.postmortem.diagnose import diagnose_run
+    from stopgrad.postmortem.eigenvalues import eigenvalues
+    from stopgrad.report.run_files import read_run
 
     found = diagnose_run(folder.path)
+    course = eigenvalues(read_run(folder.path))
     try:
         from stopgrad.report import write_report
 
-        write_report(folder.path, found.diagnosis, found.series)
+        write_report(folder.path, found.diagnosis, found.series, course)
     except MissingExtra as missing:
         log.warning("no report.html: %s", missing)
 

@@ -81,10 +81,12 @@ def evaluate(shares: Shares) -> dict[str, Any]:
     images = torch.randint(256, (EVALUATED, 1, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.randint(4, (EVALUATED,), generator=generator)
     part = ArrayPart(images, labels, [str(i) for i in range(EVALUATED)])
-    plain, nodes = measure_learner(learner, embedder, part, own.make_views())
+    plain, nodes, _ = measure_learner(learner, embedder, part, own.make_views())
+    linear = build_learner(settings("byol-lp"), FACTS)
+    modes = measure_learner(linear, embedder, part, own.make_views()).modes
     few = embedder.embed_evaluating(learner, part.take(torch.arange(5))).h  # most processes have none
     knn = knn_accuracy(plain.h, labels, plain.h.roll(1, 0), labels.roll(1), 4, k=3, shares=shares)
-    return {"h": plain.h, "few": few, "nodes": nodes, "knn": knn}
+    return {"h": plain.h, "few": few, "nodes": nodes, "modes": modes, "knn": knn}
 
 
 def gradients_twice(fabric: Fabric) -> tuple[list[Tensor], list[Tensor]]:

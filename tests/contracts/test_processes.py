@@ -95,8 +95,10 @@ def test_evaluation_in_shares_gives_every_process_the_numbers_of_one(world, requ
         for name in ("h", "few"):
             assert torch.equal(rank["evaluation"][name], alone[name]), name
         assert rank["evaluation"]["nodes"] == alone["nodes"]
+        assert rank["evaluation"]["modes"] == alone["modes"]
         assert rank["evaluation"]["knn"] == alone["knn"]
     assert alone["nodes"]["z"] != alone["nodes"]["z_train"]
+    assert len(alone["modes"]["p"]) > 1
 
 
 def test_the_first_step_of_a_resumed_run_adds_as_later_steps_do(four):

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 
 from stopgrad import diagnostics
 from stopgrad.catalog import CATALOG
-from stopgrad.experiments.counterpart import (
-    Counterpart,
-    NoCounterpart,
-    counterpart,
-    prediction,
-    settings_of,
-    trials,
-)
+from stopgrad.experiments.counterpart import prediction, settings_of, trials
 from stopgrad.experiments.exact import counterpart as exact
 from stopgrad.experiments.ledger import Row, row
 from stopgrad.experiments.page import beside
@@ -30,6 +23,7 @@ from stopgrad.experiments.trials import run_trial
 from stopgrad.method import Method
 from stopgrad.parts.predictors import Identity, Linear, Mlp
 from stopgrad.parts.target import Ema, Same
+from stopgrad.postmortem.counterpart import Counterpart, NoCounterpart, counterpart
 from stopgrad.theory.predict import DataStatistics, predict
 from stopgrad.training.settings import merge, resolve
 

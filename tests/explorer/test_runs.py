@@ -1,6 +1,7 @@
 """Runs in the explorer: what is listed, compared and shown, and what is said when a file changes."""
 
 import asyncio
+import base64
 import json
 
 import numpy as np
@@ -13,12 +14,13 @@ from stopgrad.explorer.runs import Run, named
 from stopgrad.report.figures import COMPARED, comparison
 from stopgrad.report.html import render
 from stopgrad.report.run_files import read_run
+from stopgrad.training.settings import resolve
 
 from .conftest import HOME, write_run
 
 
-def append(folder, epoch):
-    row = {"kind": "epoch", "step": 4 * epoch, "epoch": epoch, "loss": -0.9, "knn": 0.7}
+def append(folder, epoch, **more):
+    row = {"kind": "epoch", "step": 4 * epoch, "epoch": epoch, "loss": -0.9, "knn": 0.7, **more}
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
 
@@ -48,6 +50,33 @@ def test_a_report_is_that_of_the_page(client, run):
     assert report["header"] in page
     for section in report["sections"]:
         assert section in page
+
+
+def test_a_live_run_has_its_predictors_eigenvalues_with_theory_ahead_of_them(folder, tmp_path):
+    settings = resolve({"method": "byol-lp", "epochs": 20})
+    (folder / "config.yaml").write_text(settings.to_yaml())
+    pairs = {
+        "p": [0.9, 0.5], "s": [2.0, 0.5], "shared": [0.8, 0.6], "pace": [1.2, 0.9], "alignment": 0.95,
+        "z_square": 3.0, "p_square": 2.5,
+    }  # fmt: skip
+    client = TestClient(create_app([folder], tmp_path), base_url=HOME)
+    assert "None were measured" in "".join(client.get("/api/runs/one").json()["sections"])
+    for epoch in (4, 5):
+        append(folder, epoch, modes=pairs)
+    charts = "".join(client.get("/api/runs/one").json()["sections"])
+    data = [json.loads(text.split("</script>")[0])["data"] for text in charts.split('application/json">')[1:]]
+    (drawn,) = (traces for traces in data if any(trace.get("name") == "2 predicted" for trace in traces)
+                if traces[0]["hovertemplate"].count("p<sub>1"))  # fmt: skip
+    of = {trace["name"]: read(trace["x"]) for trace in drawn}
+    assert of["1"] == [4, 5]
+    assert (of["1 predicted"][0], of["1 predicted"][-1]) == (4, 20)
+
+
+def read(values):
+    """Numbers as plotly writes arrays."""
+    if isinstance(values, dict):
+        return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
+    return values
 
 
 def test_rows_that_come_later_are_read(folder):

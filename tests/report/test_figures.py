@@ -1,5 +1,6 @@
 import html
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from stopgrad.diagnostics.diagnosis import Evidence
 from stopgrad.diagnostics.series import Series
 from stopgrad.report import figures
+from stopgrad.report.figures.eigenvalues import DRAWN, Path
 from stopgrad.report.figures.evidence_panel import WORDS
 from stopgrad.report.figures.spectra import SPECTRUM_FLOOR
 from stopgrad.report.figures.style import ACCENT, ALARM, P, Z
@@ -38,6 +40,13 @@ def step_rows(count=8):
     ]
 
 
+def eigen_course(predicted=True, relative=False, pairs=10):
+    epochs = np.arange(4.0)
+    p = np.linspace(1, 0.1, pairs) * np.ones((4, 1))
+    path = Path(epochs, p, 10.0 ** -np.arange(pairs) * np.ones((4, 1)))
+    return figures.Eigenvalues(path, path if predicted else None, relative, (0.4, 0.9), "why")
+
+
 ALL = epoch_rows("z", "p", "z_train", "p_train")
 POINTS = np.arange(6, dtype=np.float32).reshape(3, 2)
 PICTURES = {
@@ -45,6 +54,8 @@ PICTURES = {
     **{name: lambda name=name: figures.measure(ALL, name) for name in figures.MEASURES},
     "decomposition": lambda: figures.decomposition(ALL),
     "spectrum": lambda: figures.spectrum(ALL, "z"),
+    "eigenvalues": lambda: figures.eigenvalues(eigen_course(), "p"),
+    "eigenvalues of F": lambda: figures.eigenvalues(eigen_course(relative=True), "s"),
     "accuracy": lambda: figures.accuracy(ALL, 0.6),
     "learning_rate": lambda: figures.learning_rate(step_rows()),
     "throughput": lambda: figures.throughput(step_rows()),
@@ -153,6 +164,53 @@ def test_names_in_a_figure_cannot_be_markup():
     assert html.unescape(trace["name"]) == hostile
     assert '"' in trace["name"]  # plotly would show &quot; as it stands
     assert trace["hovertemplate"] == "%{customdata}<extra></extra>"
+
+
+# ---- eigenvalues
+
+
+def lines(figure, dash):
+    return [trace for trace in figure.data if trace.line.dash == dash and trace.x[0] is not None]
+
+
+@pytest.mark.parametrize("side", ["p", "s"])
+def test_eigenvalues_are_solid_as_measured_and_dashed_as_predicted_in_one_colour_a_pair(side):
+    drawn = eigen_course()
+    figure = figures.eigenvalues(drawn, side)
+    measured, predicted = lines(figure, None), lines(figure, "dash")
+    assert len(measured) == len(predicted) == DRAWN == 8
+    colours = [trace.line.color for trace in measured]
+    assert colours == [trace.line.color for trace in predicted]
+    assert len(set(colours)) == 8
+    for j, trace in enumerate(measured):
+        np.testing.assert_allclose(trace.y, getattr(drawn.measured, side)[:, j], rtol=1e-6)
+        assert trace.legendgroup == predicted[j].legendgroup
+    assert figure.layout.yaxis.type == ("log" if side == "s" else None)
+    assert [trace.name for trace in figure.data][-2:] == ["measured", "predicted"]
+    assert not lines(figures.eigenvalues(eigen_course(predicted=False), side), "dash")
+
+
+def test_what_a_logarithm_cannot_show_makes_a_gap_and_a_dead_mode_no_empty_decades():
+    drawn = eigen_course(pairs=3)
+    drawn.measured.s[1, 0] = 0
+    predicted = Path(drawn.measured.epochs, drawn.measured.p, drawn.measured.s * 1e-200)
+    figure = figures.eigenvalues(replace(drawn, predicted=predicted), "s")
+    assert np.isnan(figure.data[0].y[1])
+    assert figure.layout.yaxis.range == (-2.5, 0.2)
+    drawn.measured.s[:] = 0
+    assert figures.eigenvalues(replace(drawn, predicted=None), "s").layout.yaxis.range is None
+
+
+def test_axes_say_whether_lengths_are_divided_out():
+    titles = {
+        relative: [
+            figures.eigenvalues(eigen_course(relative=relative), side).layout.yaxis.title.text
+            for side in "ps"
+        ]
+        for relative in (False, True)
+    }
+    assert titles[True] == ["p<sub>j</sub> over |p| / |z|", "s<sub>j</sub>, share of E|z|²"]
+    assert titles[False] == ["p<sub>j</sub>", "s<sub>j</sub> (units of |z|²)"]
 
 
 # ---- evidence

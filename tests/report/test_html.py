@@ -17,6 +17,10 @@ from stopgrad.diagnostics.series import Series
 from stopgrad.errors import UsageError
 from stopgrad.report import page as frame
 from stopgrad.report import write_report
+from stopgrad.report.figures import Eigenvalues
+from stopgrad.report.figures.eigenvalues import Path
+from stopgrad.report.html import render
+from stopgrad.report.run_files import read_run
 from stopgrad.report.sections import png_data_uri
 
 SECTIONS = ["header", "key-figures", "evidence", "charts", "neighbours", "map", "settings"]
@@ -274,6 +278,18 @@ def test_a_diagnosis_stands_beside_the_verdict_with_its_course(make_run):
     ):  # fmt: skip
         assert words in page.words, words
     assert '<span class="badge bad">predictor-collapse</span>' in (run / "report.html").read_text()
+
+
+def test_eigenvalues_stand_in_two_panels_with_what_is_assumed_or_why_there_are_none(make_run):
+    run = read_run(make_run())
+    path = Path(np.arange(3.0), np.ones((3, 2)), np.ones((3, 2)))
+    says = "Dashed: <b>theory</b>'s modes."
+    page = Page(render(run, eigenvalues=Eigenvalues(path, path, True, (0.384, 0.9), says)))
+    assert_harmless(page)
+    assert len(page.figures) == 14
+    for words in (says, "38% of F lay", "90% at last"):
+        assert words in page.words
+    assert "the predictor is no matrix" in Page(render(run)).words
 
 
 def test_no_note_where_diagnosis_and_summary_agree(make_run):

@@ -80,6 +80,11 @@ def test_two_processes_equal_one_on_the_joint_batch(method, tmp_path):
     summary = json.loads(out)  # one document, from the first process alone
     alone = json.loads(RunFolder(tmp_path / "1").summary.read_text())
     assert summary["loss"] == pytest.approx(alone["loss"], abs=1e-5)
+    modes = [list(RunFolder(tmp_path / name).rows())[-1].get("modes") for name in "12"]
+    assert (modes[0] is None) == (method == "byol")  # an MLP has none
+    if modes[0] is not None:
+        for name, value in modes[0].items():
+            assert modes[1][name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
     first, second = learner(tmp_path / "1"), learner(tmp_path / "2")
     assert first.keys() == second.keys()
     for name, w in first.items():

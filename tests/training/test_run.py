@@ -48,7 +48,8 @@ def test_all_files_and_keys_of_a_run(tiny, tmp_path):
     rows = list(folder.rows())
     assert [r["epoch"] for r in rows if r["kind"] == "epoch"] == [0, 1, 2]
     assert rows[-1]["step"] == 16
-    assert {"z", "p", "z_train", "p_train", "knn", "online_probe"} <= rows[-1].keys()
+    assert {"z", "p", "z_train", "p_train", "modes", "knn", "online_probe"} <= rows[-1].keys()
+    assert "modes" not in rows[0]  # W_p is not set before the first step
     for path in (
         folder.config,
         folder.log,

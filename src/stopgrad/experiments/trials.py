@@ -69,13 +69,14 @@ def numbers_of(summary: Mapping[str, Any]) -> dict[str, float]:
 def series_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """The evaluated epoch rows as columns: ``epoch``, ``loss``, ``knn``, ``z.std``, ``z.spectrum`` and so on.
 
-    Batch normalisation is in evaluation mode. Values have `SERIES_DIGITS` significant digits.
+    Batch normalisation is in evaluation mode; what is measured of the predictor's modes is left out. Values
+    have `SERIES_DIGITS` significant digits.
     """
     evaluated = [row for row in rows if "z" in row]
     columns: dict[str, list[Any]] = {}
     for index, row in enumerate(evaluated):
         for name, value in _leaves(row):
-            if name != "kind" and name.partition(".")[0] not in ("z_train", "p_train"):
+            if name != "kind" and name.partition(".")[0] not in ("z_train", "p_train", "modes"):
                 columns.setdefault(name, [None] * len(evaluated))[index] = _rounded(value)
     return columns
 

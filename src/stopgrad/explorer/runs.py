@@ -82,14 +82,16 @@ class Run:
     def report(self) -> dict[str, Any]:
         """The parts of the run's report, as `report.html` has them, and its diagnosis."""
         from stopgrad.postmortem.diagnose import diagnose_run
+        from stopgrad.postmortem.eigenvalues import eigenvalues
         from stopgrad.report import html
 
         run = self.files()
+        course = eigenvalues(run)
         try:
             found = diagnose_run(self.path)
-            header, sections = html.parts(run, found.diagnosis, found.series)
+            header, sections = html.parts(run, found.diagnosis, found.series, course)
         except UsageError:  # nothing has been read in it yet
-            header, sections = html.parts(run)
+            header, sections = html.parts(run, eigenvalues=course)
         return {"name": self.name, "header": header, "sections": list(sections), "ended": bool(run.summary)}
 
     async def events(self) -> AsyncIterator[str]:

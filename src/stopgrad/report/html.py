@@ -7,37 +7,52 @@ from stopgrad.diagnostics.diagnosis import Diagnosis
 from stopgrad.diagnostics.series import Series
 from stopgrad.evaluation import neighbours
 from stopgrad.report import diagnosed, figures, sections
+from stopgrad.report.figures import Eigenvalues
 from stopgrad.report.page import MOST_STEPS, NOTHING, frame, panel, section, thin, write_page
 from stopgrad.report.run_files import Evaluation, Row, RunFiles, read_run
 
 MOST_COLUMNS = 200  # epochs of a heat map
 
 
-def write_report(run: Path, diagnosis: Diagnosis | None = None, series: Sequence[Series] = ()) -> Path:
+def write_report(
+    run: Path,
+    diagnosis: Diagnosis | None = None,
+    series: Sequence[Series] = (),
+    eigenvalues: Eigenvalues | None = None,
+) -> Path:
     """Write `report.html` into a run folder, whole or not at all, and return its path.
 
     Args:
         run: the folder.
         diagnosis: of the run's readings; without one, the page has the verdict of `summary.json` alone.
         series: the course of the diagnosis's evidence.
+        eigenvalues: the course of the predictor's, where it has one.
 
     Raises:
         UsageError: if `run` is no run folder or one of its files is damaged.
         MissingExtra: if plotly or Pillow is not installed.
     """
     target = run / "report.html"
-    write_page(target, render(read_run(run), diagnosis, series))
+    write_page(target, render(read_run(run), diagnosis, series, eigenvalues))
     return target
 
 
-def render(run: RunFiles, diagnosis: Diagnosis | None = None, series: Sequence[Series] = ()) -> str:
+def render(
+    run: RunFiles,
+    diagnosis: Diagnosis | None = None,
+    series: Sequence[Series] = (),
+    eigenvalues: Eigenvalues | None = None,
+) -> str:
     """The whole page as text; the same files give the same text."""
     title = f"{sections.text(run.summary.get('method', 'run'))} on {sections.text(run.summary.get('data'))}"
-    return frame(title, *parts(run, diagnosis, series), _footer(run))
+    return frame(title, *parts(run, diagnosis, series, eigenvalues), _footer(run))
 
 
 def parts(
-    run: RunFiles, diagnosis: Diagnosis | None = None, series: Sequence[Series] = ()
+    run: RunFiles,
+    diagnosis: Diagnosis | None = None,
+    series: Sequence[Series] = (),
+    eigenvalues: Eigenvalues | None = None,
 ) -> tuple[str, tuple[str, ...]]:
     """Header and sections of the page as HTML."""
     verdict = None if diagnosis is None else diagnosis.verdict
@@ -45,7 +60,7 @@ def parts(
     return sections.header(run, verdict) + sections.skipped(run), (
         section("key-figures", "Key figures", sections.key_figures(run)),
         section("evidence", "Why this verdict", reasons + sections.final_measures(run)),
-        section("charts", "Training", f'<div class="charts">{"".join(_charts(run))}</div>'),
+        section("charts", "Training", f'<div class="charts">{"".join(_charts(run, eigenvalues))}</div>'),
         section("neighbours", "Nearest neighbours", sections.neighbour_grid(run.evaluation)),
         section("map", "Map of the embedding", _map(run.evaluation)),
         section("settings", "Settings", sections.settings(run)),
@@ -66,7 +81,7 @@ def _reasons(run: RunFiles, diagnosis: Diagnosis | None, series: Sequence[Series
     )
 
 
-def _charts(run: RunFiles) -> list[str]:
+def _charts(run: RunFiles, eigenvalues: Eigenvalues | None) -> list[str]:
     steps, epochs = thin(run.steps, MOST_STEPS), thin(run.epochs, MOST_STEPS)
     reasons = [item for item in run.summary.get("evidence") or () if isinstance(item, dict)]
     measures = {
@@ -82,6 +97,7 @@ def _charts(run: RunFiles) -> list[str]:
         measures["std"],
         measures["effective_rank"],
         *_spectra(run),
+        *_eigenvalues(eigenvalues),
         measures["alignment"],
         measures["uniformity"],
         panel(
@@ -123,6 +139,33 @@ def _spectra(run: RunFiles) -> tuple[str, str]:
             NOTHING if any("p" in row for row in run.epochs) else no_p,
         ),
     )
+
+
+def _eigenvalues(course: Eigenvalues | None) -> list[str]:
+    heading = "Eigenvalues of the predictor"
+    if course is None:
+        return [
+            f"<figure><h3>{heading}</h3>"
+            + sections.note(
+                "None were measured: the predictor is no matrix (an MLP has no eigenvalues), or the run is "
+                "older than this picture."
+            )
+            + "</figure>"
+        ]
+    first, last = course.alignment
+    of_p = (
+        "Solid: the largest eigenvalues p_j of the predictor's symmetric part at each epoch, whatever their "
+        f"directions v_j. {course.says}"
+    )
+    of_s = (
+        "Solid: what the correlation F = E[z zᵀ] of the validation images' views (batch norm in train mode) "
+        f"has along the same v_j. {first:.0%} of F lay in the predictor's eigenbasis at first, {last:.0%} at "
+        "last; the rest is what no pair tells of. Dashed: as on its left."
+    )
+    return [
+        panel(heading, figures.eigenvalues(course, "p"), of_p),
+        panel("Eigenvalues of F in the same directions", figures.eigenvalues(course, "s"), of_s),
+    ]
 
 
 def _map(evaluation: Evaluation | None) -> str:

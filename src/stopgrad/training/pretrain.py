@@ -334,8 +334,8 @@ class Session:
                 return measures(self._evaluated())
 
         def measures(learner: Learner) -> dict[str, Any]:
-            plain, rows = measure_learner(learner, self.embedder, val, self.views)
-            row: dict[str, Any] = dict(rows)
+            plain, nodes, modes = measure_learner(learner, self.embedder, val, self.views)
+            row: dict[str, Any] = {**nodes, "modes": modes} if modes else dict(nodes)
             if bank is None or val.labels is None or not torch.isfinite(plain.h).all():
                 return row
             bank_h = self.embedder.embed_evaluating(learner, bank).h

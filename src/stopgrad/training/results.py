@@ -52,7 +52,7 @@ def evaluate_run(
     """
     own, first = settings.evaluation, embedder.shares.rank == 0
     shown = materialise(dataset.test, settings.evaluation.images, settings.view_size)
-    _, nodes = measure_learner(learner, embedder, shown, views)
+    _, nodes, _ = measure_learner(learner, embedder, shown, views)
     probed = _Probed.of(learner, embedder, dataset, own)
     bare = _Probed.of(untrained, embedder, dataset, own) if own.control else None
     spread = _spread(embedder.embed_evaluating(untrained, shown).z) if own.control else {}

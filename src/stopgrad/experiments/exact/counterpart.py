@@ -43,7 +43,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,10 +57,9 @@ from stopgrad.evaluation.measures import materialise, mode
 from stopgrad.experiments.exact.rounding import rounded
 from stopgrad.experiments.schema import Result
 from stopgrad.method import Method, SiameseLearner
-from stopgrad.parts.distances import SquaredL2
 from stopgrad.parts.predictors import Linear, Spectral
 from stopgrad.parts.predictors.linear import LinearPredictor
-from stopgrad.parts.target import Ema
+from stopgrad.postmortem.counterpart import Rates, rates_of, without_momentum
 from stopgrad.theory.predict import DataStatistics, NoClosedForm, Prediction, predict
 from stopgrad.theory.predict.data import joint_modes
 from stopgrad.theory.statistics import Moments
@@ -73,23 +72,6 @@ TOLERANCE = 0.5
 """Share of X or X' off their joint eigenbasis with which modes are still spoken of."""
 ARRIVED = 0.9
 """Share of z's variance whose modes have arrived when a run is said to have."""
-
-
-class Rates(NamedTuple):
-    """A run's optimiser in the theory's terms.
-
-    Attributes:
-        lr: of a step, without what momentum adds.
-        steps: of the run, in these units: `lr * steps` is the time it takes.
-        epoch: one epoch's share of that time.
-        alpha_p, eta: see `predict`.
-    """
-
-    lr: float
-    steps: float
-    epoch: float
-    alpha_p: float
-    eta: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +99,7 @@ def predicted(settings: Mapping[str, Any], method: Mapping[str, Any], seed: int)
 
     Args:
         settings: of the run, complete but for the seed, as JSON has them.
-        method: the linear counterpart (:mod:`stopgrad.experiments.counterpart`), as JSON has it.
+        method: the linear counterpart (:mod:`stopgrad.postmortem.counterpart`), as JSON has it.
         seed: of the run.
 
     Returns:
@@ -139,12 +121,8 @@ def predicted(settings: Mapping[str, Any], method: Mapping[str, Any], seed: int)
         start = start_of(run, theory, facts, images)
     except UsageError as error:  # the tolerance
         return unreached(str(error))
-    target = theory.target
-    if isinstance(target, Ema):
-        # beta = (1 - tau) / lr is of the time that a step takes
-        theory = theory.but(target=target.but(tau=1 - (1 - target.tau) * (1 - run.optimizer.momentum)))
     found = predict(
-        theory,
+        without_momentum(theory, run),
         start.data,
         lr=rates.lr,
         alpha_p=rates.alpha_p * start.pace,
@@ -200,19 +178,6 @@ def arrival(times: np.ndarray, weights: np.ndarray) -> float:
     order = np.argsort(times, kind="stable")
     there = np.cumsum(weights[order]) >= ARRIVED * weights.sum() * (1 - 1e-12)
     return float(times[order][np.argmax(there)])
-
-
-def rates_of(run: RunSettings, images: int) -> Rates:
-    """A run's rates, for so many training images."""
-    own, predictor = run.optimizer, run.optimizer.predictor
-    an_epoch = max(1, images // run.batch_size)
-    steps = an_epoch * run.epochs
-    mean = sum(run.schedule.factor(step, steps, an_epoch) for step in range(steps)) / steps
-    twice = 2.0 if isinstance(run.distance, SquaredL2) else 1.0
-    spread = 1 / (1 - own.momentum)
-    lr = own.lr * mean * twice
-    alpha_p = predictor.lr_scale / (mean if predictor.constant_lr else 1.0)
-    return Rates(lr, steps * spread, lr * spread * an_epoch, alpha_p, own.weight_decay / twice)
 
 
 def start_of(run: RunSettings, theory: Method, facts: DataFacts, images: ArrayPart) -> Start:

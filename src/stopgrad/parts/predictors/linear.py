@@ -54,6 +54,11 @@ class LinearPredictor(Predictor):
             nn.init.zeros_(self.linear.bias)
         self.after_step(())
 
+    @property
+    def matrix(self) -> Tensor:
+        """W_p (D, D)."""
+        return self.linear.weight
+
     def forward(self, z: Tensor) -> Tensor:
         """(B, D) to (B, D)."""
         return self.linear(z)

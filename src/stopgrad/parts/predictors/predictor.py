@@ -21,6 +21,11 @@ class Predictor(nn.Module):
     trainer calls once per training step: never in ``forward``, so evaluation changes nothing.
     """
 
+    @property
+    def matrix(self) -> Tensor | None:
+        """W_p (D, D) of a predictor p = W_p z (+ b); None for any other, and while it has not been set."""
+        return None
+
     def after_step(self, z: Sequence[Tensor], t: Sequence[Tensor] = ()) -> None:
         """Update the predictor after the optimiser's step.
 
@@ -49,6 +54,12 @@ class ClosedForm(Predictor, ABC):
         self.linear = nn.Linear(dim, rows, bias=False)
         # a weight that is overwritten at every step needs no gradient
         self.linear.weight.requires_grad_(freq > 1)
+
+    @property
+    def matrix(self) -> Tensor | None:
+        """W_p (D, D), None before the first step and where the rows are those of several matrices."""
+        weight = self.linear.weight
+        return weight if self.moments.steps and len(weight) == weight.shape[1] else None
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, D) to (B, D)."""

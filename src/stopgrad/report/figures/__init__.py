@@ -7,6 +7,7 @@ light and a dark page. Names of files and classes are escaped: plotly reads some
 - `curves`: what training measured, over epochs
 - `comparison`: one of these of several runs
 - `spectra`: the eigenvalues of a covariance
+- `eigenvalues`: those of a linear predictor and of the correlation it sees, beside theory's
 - `evidence`: the course of what a verdict rests on, a panel (`evidence_panel`, `value_axis`) for each measure
 - `bars`: measures against their thresholds, where there is no course
 - `embedding`: the map of the embedding
@@ -25,6 +26,7 @@ from stopgrad.report.figures.curves import (
     measure,
     throughput,
 )
+from stopgrad.report.figures.eigenvalues import Eigenvalues, eigenvalues
 from stopgrad.report.figures.embedding import embedding_map
 from stopgrad.report.figures.evidence import evidence_figure
 from stopgrad.report.figures.spectra import cumulative_spectrum, spectrum
@@ -33,10 +35,12 @@ __all__ = [
     "COMPARED",
     "MEASURES",
     "NODES",
+    "Eigenvalues",
     "accuracy",
     "comparison",
     "cumulative_spectrum",
     "decomposition",
+    "eigenvalues",
     "embedding_map",
     "evidence_figure",
     "learning_rate",

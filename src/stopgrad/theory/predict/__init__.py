@@ -49,16 +49,18 @@ from stopgrad.method import Method, Supervised
 from stopgrad.parts.distances import DISTANCES
 from stopgrad.parts.predictors import Linear
 from stopgrad.parts.target import Ema
-from stopgrad.theory.domain import POSITIVE, reals
-from stopgrad.theory.predict.answers import Beyond, ModePrediction, NoClosedForm, Prediction
+from stopgrad.theory.domain import POSITIVE, increasing, reals
+from stopgrad.theory.predict.answers import Beyond, Course, ModePrediction, NoClosedForm, Prediction
 from stopgrad.theory.predict.case import Setting, tau_of
 from stopgrad.theory.predict.data import DataStatistics, HasMoments, modes_or_matrices
-from stopgrad.theory.predict.fates import of_modes
+from stopgrad.theory.predict.fates import followed, of_modes
 from stopgrad.theory.predict.noncommuting import of_matrices
 from stopgrad.theory.predict.reach import reached
 from stopgrad.theory.predict.remedies import with_remedies
 
-__all__ = ["DataStatistics", "ModePrediction", "NoClosedForm", "Prediction", "predict", "run"]
+__all__ = [
+    "Course", "DataStatistics", "ModePrediction", "NoClosedForm", "Prediction", "course", "predict", "run",
+]  # fmt: skip
 
 # E[W W^T] of a square linear layer as PyTorch draws it
 S0 = 1 / 3
@@ -107,22 +109,62 @@ def predict(
         >>> [mode.survives for mode in found.modes], round(found.modes[0].p, 3)
         ([True, False], 0.646)
     """
-    lr = reals("lr", lr, POSITIVE).item()
-    alpha_p, eta = reals("alpha_p", alpha_p).item(), reals("eta", eta).item()
+    lr, alpha_p, eta = _rates(lr, alpha_p, eta)
     if steps is not None:
         reals("steps", steps, POSITIVE)
     try:
         kind = reached(method, network)
         data = modes_or_matrices(statistics)
         modes = len(data.l_d if isinstance(data, DataStatistics) else data[0])
-        if p0 is None:
-            p0 = float(isinstance(kind.predictor, Linear) and kind.predictor.init == "identity")
-        p0, s0 = _per_mode("p0", p0, modes), _per_mode("s0", s0, modes)
+        p0, s0 = _start(kind, p0, s0, modes)
         if not isinstance(data, DataStatistics):
             return of_matrices(kind, *data, lr, eta, float((p0**2).max() + alpha_p * s0.max()))
         setting = Setting(kind, data, lr, alpha_p, eta, p0, s0, tau_of(kind))
         found = of_modes(setting, steps)
         return with_remedies(found, setting) if search and found.collapses else found
+    except Beyond as reason:
+        return NoClosedForm(str(reason))
+
+
+def course(
+    method: Method | Supervised,
+    data: DataStatistics,
+    times: Any,
+    *,
+    lr: float,
+    alpha_p: float = 1.0,
+    eta: float = 0.0,
+    p0: Any = None,
+    s0: Any = S0,
+) -> Course | NoClosedForm:
+    """The way of the modes of a method, where :func:`predict` tells their ends.
+
+    Args:
+        method: see :func:`predict`.
+        data: the modes.
+        times: lr * steps, increasing from 0, two or more. (N,)
+        lr, alpha_p, eta, p0, s0: see :func:`predict`.
+
+    Returns:
+        The course at these times, or `NoClosedForm` with the reason.
+
+    Raises:
+        UsageError: naming the argument that is outside its domain.
+
+    Example:
+        >>> method = Method(predictor=Linear(), distance="euclidean")
+        >>> path = course(method, DataStatistics([1.0], [1.5]), [0, 5, 500], lr=0.01, eta=0.02)
+        >>> path.p[:, 0].round(3).tolist()
+        [0.0, 0.643, 0.646]
+    """
+    lr, alpha_p, eta = _rates(lr, alpha_p, eta)
+    t = increasing(times)
+    if len(t) < 2 or not np.diff(t).all():
+        raise UsageError("t: two different times or more are needed, each once")
+    try:
+        kind = reached(method, None)
+        p0, s0 = _start(kind, p0, s0, len(data.l_d))
+        return followed(Setting(kind, data, lr, alpha_p, eta, p0, s0, tau_of(kind)), t)
     except Beyond as reason:
         return NoClosedForm(str(reason))
 
@@ -164,6 +206,18 @@ def run(
         method = method.but(distance=distance)
     found = predict(method, statistics, lr=lr, alpha_p=alpha_p, eta=eta, p0=p0, s0=s0, steps=steps)
     return found.to_dict()
+
+
+def _rates(lr: float, alpha_p: float, eta: float) -> tuple[float, float, float]:
+    """The rates, checked."""
+    return reals("lr", lr, POSITIVE).item(), reals("alpha_p", alpha_p).item(), reals("eta", eta).item()
+
+
+def _start(kind: Method, p0: Any, s0: Any, modes: int) -> tuple[np.ndarray, np.ndarray]:
+    """p0 and s0 of each mode. (n,) each"""
+    if p0 is None:
+        p0 = float(isinstance(kind.predictor, Linear) and kind.predictor.init == "identity")
+    return _per_mode("p0", p0, modes), _per_mode("s0", s0, modes)
 
 
 def _per_mode(name: str, value: Any, modes: int) -> np.ndarray:

@@ -73,6 +73,21 @@ class Prediction:
         return {"closed_form": True, **rest}
 
 
+@dataclass(frozen=True, eq=False)
+class Course:
+    """The way of the modes.
+
+    Attributes:
+        t: times, lr * steps. (N,)
+        p: the predictor's eigenvalues, 1 without a predictor. (N, n)
+        s: the weights' squares w^2. (N, n)
+    """
+
+    t: np.ndarray
+    p: np.ndarray
+    s: np.ndarray
+
+
 @dataclass(frozen=True)
 class NoClosedForm:
     """The answer where theory does not reach.

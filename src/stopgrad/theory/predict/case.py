@@ -168,17 +168,42 @@ class Case(ABC):
         """Size below which an unknown no longer matters; 1 for logarithms. (..., n)"""
         return np.where(self.swings & (self.w0 > 0), self.w0, 1.0)
 
+    def follow(self, times: np.ndarray) -> State:
+        """States at times > 0 that increase, from the start at 0. (N,)
+
+        Raises:
+            Beyond: if the integration fails on the way.
+        """
+        _, path = self._integrate(times, float(times[-1]), lambda now: False)
+        return State(*(row[1 : len(times) + 1] for row in path))
+
     def course(self, done: Callable[[State], bool], looks: int = LOOKS) -> tuple[np.ndarray, State]:
         """Times (N,) and states from the start until ``done``, or until nothing can happen any more.
+
+        Raises:
+            Beyond: if the integration fails on the way.
+        """
+        x = self.x
+        decays = np.ravel(x.eta)[np.ravel(x.eta) > 0]
+        end = max(LAST / self._fastest, 1e3 / decays.min(initial=np.inf))
+        return self._integrate(np.geomspace(FIRST / self._fastest, end, looks), end, done)
+
+    @cached_property
+    def _fastest(self) -> float:
+        """Bound on the rates at the start."""
+        x = self.x
+        return float((self.speed(self.start, x.s0) + x.l_s + (x.beta if x.follows else 0.0)).max())
+
+    def _integrate(
+        self, t: np.ndarray, end: float, done: Callable[[State], bool]
+    ) -> tuple[np.ndarray, State]:
+        """Times 0, those of ``t`` until the end or ``done``, and this, with the states there.
 
         By LSODA, which turns implicit where fast modes rest and slow ones move; error 1e-9 a step, relative
         (not of logarithms) or in units of `scale`.
         """
-        x, y0 = self.x, self.unknowns()
-        fastest = (self.speed(self.start, x.s0) + x.l_s + (x.beta if x.follows else 0.0)).max()
-        decays = np.ravel(x.eta)[np.ravel(x.eta) > 0]
-        end = max(LAST / fastest, 1e3 / decays.min(initial=np.inf))
-        t = np.geomspace(FIRST / fastest, end, looks)
+        y0 = self.unknowns()
+        first = min(t[0], FIRST / self._fastest)
         errors = (1e-9 * self.scale, np.where(self.plain, 1e-9, 1e-12))
         atol, rtol = (np.broadcast_to(error[..., None], y0.shape).reshape(-1) for error in errors)
         band = y0.shape[-1] * (y0.shape[-2] if self.coupled else 1) - 1
@@ -193,7 +218,7 @@ class Case(ABC):
             return now >= end or done(self.read(now, y.reshape(y0.shape)))
 
         # its own first step is far too long where all slopes are 0 at first
-        solver, size = solver_at(0.0, y0.reshape(-1), t[0]), t[0]
+        solver, size = solver_at(0.0, y0.reshape(-1), first), first
         states, seen = [y0.reshape(-1)], 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a step that fails warns
@@ -208,7 +233,7 @@ class Case(ABC):
                     old.reshape(y0.shape), solver.y.reshape(y0.shape)
                 ):
                     size = min(size, (solver.t - before) or size) / 50
-                    if size < 1e-15 * max(before, t[0]):
+                    if size < 1e-15 * max(before, first):
                         break
                     solver = solver_at(before, old, size)
                     continue

@@ -1,9 +1,11 @@
-"""The prediction for data that commute: which kind of method it is, and how each of its modes ends."""
+"""The prediction for data that commute: which kind of method it is, and how its modes go and end."""
+
+import numpy as np
 
 from stopgrad.errors import UsageError
 from stopgrad.parts.predictors import Identity, Spectral
 from stopgrad.theory.domain import ROUNDING
-from stopgrad.theory.predict.answers import ASSUMPTIONS, ModePrediction, Prediction
+from stopgrad.theory.predict.answers import ASSUMPTIONS, Course, ModePrediction, Prediction
 from stopgrad.theory.predict.arrivals import arrivals
 from stopgrad.theory.predict.case import Case, Setting
 from stopgrad.theory.predict.directpred import DirectPred
@@ -58,3 +60,18 @@ def of_modes(setting: Setting, steps: int | None = None) -> Prediction:
         finished=None if steps is None else bool((times <= setting.lr * steps).all()),
         notes=tuple(notes),
     )
+
+
+def followed(setting: Setting, times: np.ndarray) -> Course:
+    """The course of a setting's modes at times that increase from 0. (N,)
+
+    Raises:
+        Beyond: where theory does not reach.
+        UsageError: as :func:`case_of`.
+    """
+    case = case_of(setting)
+    check_steps(setting.lr, case.speed(case.start, setting.s0).max())
+    path = case.follow(times[1:])
+    check_steps(setting.lr, case.speed(path.p, path.w**2).max())
+    p, s = np.vstack([case.start, path.p]), np.vstack([setting.s0, path.w**2])
+    return Course(times, p, s)

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stopgrad.experiments.counterpart import Counterpart, Grade, NoCounterpart, counterpart, settings_of
+from stopgrad.experiments.counterpart import settings_of
 from stopgrad.experiments.ledger import Row
 from stopgrad.experiments.schema import Result, canonical
 from stopgrad.experiments.store import Record
 from stopgrad.method import Method
 from stopgrad.parts.target import Same
+from stopgrad.postmortem.counterpart import Counterpart, Grade, NoCounterpart, counterpart
 from stopgrad.training.settings import RunSettings
 
 Outcome = Literal["collapsed", "not collapsed", "diverged"]

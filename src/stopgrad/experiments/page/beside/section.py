@@ -5,7 +5,6 @@ from html import escape
 
 import numpy as np
 
-from stopgrad.experiments.counterpart import Grade
 from stopgrad.experiments.ledger import Row
 from stopgrad.experiments.page import html, tables
 from stopgrad.experiments.page.beside.pairs import (
@@ -22,6 +21,7 @@ from stopgrad.experiments.page.beside.pairs import (
 )
 from stopgrad.experiments.page.beside.pictures import spectrum_figure, time_figure
 from stopgrad.experiments.page.markdown import plain, table
+from stopgrad.postmortem.counterpart import Grade
 from stopgrad.report import sections as blocks
 from stopgrad.report.page import section
 
