@@ -476,7 +476,7 @@ def test_what_is_missing_is_named(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr("choreographer.browsers.chromium.get_old_chrome_download_path", lambda: None)
     with pytest.raises(UsageError, match=r"^out: \.png needs Chrome or Chromium, and none was found"):
         write_figure(drawn["tian2021-fig4"], tmp_path / "picture.png")
-    for module, extra in (("kaleido", "report"), ("plotly.subplots", "report")):
+    for module, extra in (("kaleido", "report"), ("plotly.graph_objects", "report")):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(MissingExtra, match=rf"pip install 'stopgrad\[{extra}\]'"):
             write_figure(make_figure("tian2021-fig4", points=10), tmp_path / "picture.svg")
