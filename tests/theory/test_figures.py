@@ -342,7 +342,7 @@ def test_fig10_points_where_the_flow_points(drawn):
     panels = triplet.tian2021_fig10(points=5)
     for col, plane in enumerate(panels, start=1):
         arrow = line(figure, "direction of the flow", col)
-        x, y = (np.reshape(values, (-1, 3)) for values in (arrow.x, arrow.y))
+        x, y = (np.reshape(values, (-1, 6)) for values in (arrow.x, arrow.y))
         across, up = np.meshgrid(plane.x, plane.y)
         moving = np.hypot(plane.dx, plane.dy) > 0
         np.testing.assert_allclose((x[:, 0] + x[:, 1]) / 2, across[moving], atol=1e-12)

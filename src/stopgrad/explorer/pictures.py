@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.explorer.views import OFF, View
+from stopgrad.explorer.views import OFF, VIEWS, View
 from stopgrad.theory import figures
 
 if TYPE_CHECKING:
@@ -69,3 +69,17 @@ def _line(text: str | None) -> str:
 
 def _shell(text: str) -> str:
     return text if text.replace("=", "").replace(".", "").replace("_", "").isalnum() else f"'{text}'"
+
+
+def write_first() -> None:
+    """Keep the first page's pictures, see :data:`stopgrad.explorer.app.FIRST`."""
+    from stopgrad.explorer.app import FIRST
+
+    view = VIEWS[FIRST.stem]
+    FIRST.parent.mkdir(exist_ok=True)
+    content = drawn(view, view.query().model_dump())
+    FIRST.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_first()

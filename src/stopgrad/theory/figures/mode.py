@@ -165,4 +165,4 @@ def _draw_slopes(figure: Sketch, plane: Plane) -> None:
     width, height = high - low, plane.s_max
     size = np.hypot(dp / width, ds / height)
     share = np.divide(0.6 / ARROWS, size, out=np.zeros_like(size), where=size > 0)
-    style.arrows(figure, p, s, share * dp, share * ds, "direction of the flow")
+    style.field(figure, p, s, share * dp, share * ds, (width, height), "direction of the flow")

@@ -91,4 +91,4 @@ def _draw_directions(figure: Sketch, network: Siamese, most: float) -> None:
     size = np.linalg.norm(rates, axis=1, keepdims=True)
     share = np.divide(0.6 * most / ARROWS, size, out=np.zeros_like(size), where=size > 1e-12)
     dx, dy = (share * rates).T
-    style.arrows(figure, x.ravel(), y.ravel(), dx, dy, "direction of the flow")
+    style.field(figure, x.ravel(), y.ravel(), dx, dy, (most, most), "direction of the flow")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2b83d6", "#e8710a", "#1f9d6b", "#d93a4a", "#9a6fd0", "#8a929c"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, "#a5714f")
 INK, QUIET, GRID, PAPER = "#1c2128", "#5b6572", "#e3e6ea", "#ffffff"
+# Length of an arrow's head, as a share of the arrow
+BARB = 0.4
 # Where everything is lost, and where not
 COLLAPSE, SURVIVE = "#f5c6cb", "#d8e9f9"
 # Plotly's Python and its script have different ones of this name
@@ -246,6 +248,37 @@ def arrows(
         mode="lines+markers",
         line={"color": QUIET, "width": 1, "simplify": False, "backoff": 0},
         marker=_heads(np.tile([0.0, 9.0, 0.0], len(x)), QUIET),
+        hoverinfo="skip",
+    )
+
+
+def field(
+    figure: "Sketch | Figure", x: Any, y: Any, dx: Any, dy: Any, span: tuple[float, float], name: str, *,
+    row: int = 1, col: int = 1,
+) -> None:  # fmt: skip
+    """Many arrows as one line: a slider redraws it ten times as fast as markers that turn.
+
+    Args:
+        x, y: their middles; there is none where dx and dy are 0.
+        dx, dy: from tail to head.
+        span: what the axes span, in their own units: heads are drawn for a panel as wide as high.
+    """
+    moving = np.ravel((np.abs(dx) + np.abs(dy)) > 0)
+    x, y, dx, dy = (np.ravel(one)[moving] for one in np.broadcast_arrays(x, y, dx, dy))
+    head_x, head_y = x + dx / 2, y + dy / 2
+    # the shaft turned back by BARB to either side, on the page
+    side_x, side_y = -dy / span[1] * span[0], dx / span[0] * span[1]
+    left, right = ((BARB * (-dx + turn * side_x), BARB * (-dy + turn * side_y)) for turn in (0.6, -0.6))
+    gap = np.full(len(x), np.nan)
+    scatter(
+        figure,
+        name,
+        row,
+        col,
+        x=np.stack([x - dx / 2, head_x, head_x + left[0], head_x, head_x + right[0], gap], axis=1).ravel(),
+        y=np.stack([y - dy / 2, head_y, head_y + left[1], head_y, head_y + right[1], gap], axis=1).ravel(),
+        mode="lines",
+        line={"color": QUIET, "width": 1, "simplify": False},
         hoverinfo="skip",
     )
 

@@ -47,7 +47,16 @@ def tian2021_fig10(
     for col, plane in enumerate(drawn, start=1):
         length = 0.65 * (plane.x[1] - plane.x[0])
         w, other = np.meshgrid(plane.x, plane.y)
-        style.arrows(figure, w, other, length * plane.dx, length * plane.dy, "direction of the flow", col=col)
+        style.field(
+            figure,
+            w,
+            other,
+            length * plane.dx,
+            length * plane.dy,
+            (1.0, 1.0),
+            "direction of the flow",
+            col=col,
+        )
         for key, (x, y) in plane.curves.items():
             name, colour = CURVES[key]
             style.line(figure, x, y, name, colour, col=col)
