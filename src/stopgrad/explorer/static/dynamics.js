@@ -41,6 +41,7 @@ export class Dynamics {
 
   leave() {
     clearTimeout(this.resting);
+    this.slowAsked?.abort();
     this.left = true;
   }
 
@@ -101,14 +102,19 @@ export class Dynamics {
   /** Asks for the pictures; one request is under way at a time, and the last state is always asked for. */
   async update(whole) {
     this.wanted = { whole };
+    this.slowAsked?.abort(); // what takes longer is out of date
     if (this.busy) return;
     this.busy = true;
     while (this.wanted && !this.left) {
       const { whole: slow } = this.wanted;
       this.wanted = null;
+      this.slowAsked = slow && this.slow() ? new AbortController() : null;
       try {
-        await this.draw(await ask(`/api/views/${this.view.name}?${this.request(slow)}`));
+        const answer = await ask(`/api/views/${this.view.name}?${this.request(slow)}`, this.slowAsked?.signal);
+        this.slowAsked = null;
+        await this.draw(answer);
       } catch (error) {
+        if (error.name === "AbortError") continue;
         this.regime.replaceChildren(make("p", { className: "wrong", textContent: error.message }));
       }
     }
