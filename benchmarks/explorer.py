@@ -7,8 +7,8 @@ Needs `pip install -e '.[explorer,report,browser]'` and a Chromium on the PATH, 
 
 - `first paint`: from the start of `stopgrad explore`, a new process, until the first contentful paint;
 - `first picture`: until plotly has drawn the first one, with all that the theory imports;
-- `slider`: from a slider's event until the new picture is in the page, for a held and for a moving target
-  (without the basin there, which is drawn once sliders rest);
+- `slider`: from a slider's event until every new picture is painted, for a held and for a moving target
+  (without the basin there, which is drawn once sliders rest); `server` is the request's part of it;
 - `long run`: until a run of 100,000 step rows is drawn, opened by its address.
 """
 
@@ -31,14 +31,19 @@ STARTS, MOVES, ROWS = 5, 8, 100_000
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 PLOT = ".plot .main-svg"
 MOVE = """async ([id, notch]) => {
-  const plot = document.querySelector('.plot');
-  const drawn = new Promise((resolve) => plot.once('plotly_afterplot', resolve));
+  const plots = [...document.querySelectorAll('.plot')];
+  const late = new Promise((_, refuse) => { setTimeout(refuse, 60000, new Error('not drawn in 60 s')); });
+  const after = (plot) => new Promise((resolve) => plot.once('plotly_afterplot', resolve));
+  const drawn = Promise.all(plots.map(after));
   const range = document.getElementById(id);
   const began = performance.now();
   range.value = notch;
   range.dispatchEvent(new Event('input'));
-  await drawn;
-  return performance.now() - began;
+  await Promise.race([drawn, late]);
+  await new Promise((resolve) => { requestAnimationFrame(() => { setTimeout(resolve); }); });
+  const ours = (one) => one.startTime >= began && one.name.includes('/api/');
+  const asked = performance.getEntriesByType('resource').find(ours);
+  return [performance.now() - began, asked?.duration ?? 0];
 }"""
 
 
@@ -74,8 +79,8 @@ def cold_start(browser: Browser, runs: Path) -> tuple[float, float]:
     return painted, drawn
 
 
-def moves(page: Page, address: str) -> list[float]:
-    """Milliseconds of a slider's moves."""
+def moves(page: Page, address: str) -> list[tuple[float, float]]:
+    """Milliseconds of a slider's moves, and of the request in each."""
     page.goto(address)
     page.wait_for_selector(PLOT)
     page.wait_for_timeout(3000)
@@ -121,12 +126,15 @@ def measure() -> dict[str, list[float]]:
             held = moves(page, f"{server.address}/dynamics/mode")
             moving = moves(page, f"{server.address}/dynamics/mode?fixed_tau=off")
             run = [opened(page, f"{server.address}/runs/long") for _ in range(STARTS)]
+            page.close()  # it follows the run for as long as it is open
         browser.close()
     return {
         "first paint, s": [paint for paint, _ in starts],
         "first picture, s": [drawn for _, drawn in starts],
-        "slider, target held, ms": held,
-        "slider, target moving, ms": moving,
+        "slider, target held, ms": [move for move, _ in held],
+        "– its request, ms": [request for _, request in held],
+        "slider, target moving, ms": [move for move, _ in moving],
+        "– its request, ms (moving)": [request for _, request in moving],
         "long run, s": run,
     }
 

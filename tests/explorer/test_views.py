@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from stopgrad.cli import app
-from stopgrad.explorer.pictures import copies
+from stopgrad.explorer.app import FIRST
+from stopgrad.explorer.pictures import copies, drawn
 from stopgrad.explorer.views import OFF, VIEWS, Slider
 from stopgrad.theory.figures import FIGURES, make_figure
 
@@ -46,6 +47,27 @@ def test_a_view_is_the_pictures_of_the_figures(name, client):
         same = make_figure(figure, **{key: value for key, value in defaults.items() if key in known})
         assert picture["data"] == json.loads(same.to_json(engine="json"))["data"]
         assert picture["heading"]
+
+
+def test_the_picture_that_is_kept_is_the_one_that_is_computed():
+    view = VIEWS[FIRST.stem]
+    assert FIRST.stem == next(iter(VIEWS))
+    kept, computed = json.loads(FIRST.read_text()), drawn(view, view.query().model_dump())
+    for one, other in zip(kept["pictures"], computed["pictures"], strict=True):
+        assert one.keys() == other.keys()
+        assert one["heading"] == other["heading"]
+        assert one["reading"] == other["reading"]
+        for trace, same in zip(one["data"], other["data"], strict=True):
+            assert trace.keys() == same.keys()
+            for key in trace:
+                if isinstance(trace[key], dict) and "bdata" in trace[key]:
+                    decoded = (
+                        np.frombuffer(base64.b64decode(a["bdata"]), a["dtype"])
+                        for a in (trace[key], same[key])
+                    )
+                    np.testing.assert_allclose(*decoded, atol=1e-6)
+                else:
+                    assert trace[key] == same[key]
 
 
 @pytest.mark.parametrize(("name", "control"), SLIDERS, ids=label)

@@ -342,7 +342,7 @@ def test_fig10_points_where_the_flow_points(drawn):
     panels = triplet.tian2021_fig10(points=5)
     for col, plane in enumerate(panels, start=1):
         arrow = line(figure, "direction of the flow", col)
-        x, y = (np.reshape(values, (-1, 3)) for values in (arrow.x, arrow.y))
+        x, y = (np.reshape(values, (-1, 6)) for values in (arrow.x, arrow.y))
         across, up = np.meshgrid(plane.x, plane.y)
         moving = np.hypot(plane.dx, plane.dy) > 0
         np.testing.assert_allclose((x[:, 0] + x[:, 1]) / 2, across[moving], atol=1e-12)
@@ -476,7 +476,7 @@ def test_what_is_missing_is_named(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr("choreographer.browsers.chromium.get_old_chrome_download_path", lambda: None)
     with pytest.raises(UsageError, match=r"^out: \.png needs Chrome or Chromium, and none was found"):
         write_figure(drawn["tian2021-fig4"], tmp_path / "picture.png")
-    for module, extra in (("kaleido", "report"), ("plotly.subplots", "report")):
+    for module, extra in (("kaleido", "report"), ("plotly.graph_objects", "report")):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(MissingExtra, match=rf"pip install 'stopgrad\[{extra}\]'"):
             write_figure(make_figure("tian2021-fig4", points=10), tmp_path / "picture.svg")

@@ -47,12 +47,19 @@ def test_a_modes_arrows_point_where_the_flow_goes():
     eta, sigma2, tau, alpha_p = 0.05, 0.3, 0.9, 2.0
     figure = make_figure("mode-plane", eta=eta, sigma2=sigma2, fixed_tau=tau, alpha_p=alpha_p)
     arrows = line(figure, "direction of the flow")
-    x, y = (np.asarray(values).reshape(-1, 3) for values in (arrows.x, arrows.y))
+    x, y = (np.asarray(values).reshape(-1, 6) for values in (arrows.x, arrows.y))
     p, s, dx, dy = x[:, :2].mean(axis=1), y[:, :2].mean(axis=1), x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]
     pull = tau - (1 + sigma2) * p
     dp, ds = alpha_p * s * pull - eta * p, 2 * p * s * pull - 2 * eta * s
     np.testing.assert_allclose(dx * ds, dy * dp, atol=1e-12)
     assert (dx * dp + dy * ds > 0).all()
+    # a head's two sides are of one length on a square panel, on both sides of the shaft, and point back
+    sides = [np.stack([(x[:, i] - x[:, 1]) / 2.5, (y[:, i] - y[:, 1]) / 1.5]) for i in (2, 4)]
+    shaft = np.stack([dx / 2.5, dy / 1.5])
+    np.testing.assert_allclose(*[np.linalg.norm(side, axis=0) for side in sides])
+    assert all(((side * shaft).sum(axis=0) < 0).all() for side in sides)
+    turns = [shaft[0] * side[1] - shaft[1] * side[0] for side in sides]
+    assert (turns[0] * turns[1] < 0).all()
 
 
 def test_a_modes_course_is_its_trajectory():

@@ -13,13 +13,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
@@ -33,6 +34,9 @@ MOST = 20  # runs in one picture
 NOT_GIVEN: dict[int | str, dict[str, Any]] = {404: {"description": "There is none of this name."}}
 PAGES = ("dynamics", "runs", "ledger")
 STATIC = Path(str(resources.files("stopgrad.explorer").joinpath("static")))
+FIRST = STATIC / "first" / "mode.json"
+"""What the first page shows, kept: to compute it, torch has to be imported, which takes longer than all else.
+`python -m stopgrad.explorer.pictures` makes it anew."""
 
 
 def create_app(runs: Sequence[Path], store: Path) -> FastAPI:
@@ -64,11 +68,10 @@ def _pages() -> APIRouter:
     def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
-    def plotly() -> Response:
-        from plotly.offline import get_plotlyjs
-
-        day = {"cache-control": "max-age=86400"}
-        return Response(get_plotlyjs(), media_type="text/javascript", headers=day)
+    def plotly() -> FileResponse:
+        # its file, and not `plotly.offline`, which takes a while to import
+        script = Path(str(resources.files("plotly").joinpath("package_data/plotly.min.js")))
+        return FileResponse(script, media_type="text/javascript", headers={"cache-control": "max-age=86400"})
 
     def text(package: str, name: str, kind: str) -> Response:
         return Response(resources.files(package).joinpath(name).read_bytes(), media_type=kind)
@@ -156,13 +159,22 @@ def _claims(claims: Claims) -> APIRouter:
 def _pictures(view: View) -> Any:
     model: Any = view.query
 
+    first = model().model_dump() if view.name == FIRST.stem else None
+
     def pictures(query: Annotated[model, Query()]) -> Response:
+        values: BaseModel = query
+        if values.model_dump() == first:
+            return FileResponse(FIRST, media_type="application/json", background=BackgroundTask(_ready))
         from stopgrad.explorer.pictures import drawn
 
-        values: BaseModel = query
         return JSONResponse(drawn(view, values.model_dump()))
 
     return pictures
+
+
+def _ready() -> None:
+    """Import what computes pictures, while the first one is looked at."""
+    import_module("stopgrad.explorer.pictures")
 
 
 def _trained(view: View, claims: Claims) -> Any:
@@ -180,6 +192,6 @@ def _described(view: View) -> dict[str, Any]:
     controls = [{"kind": type(control).__name__.lower(), **vars(control)} for control in view.controls]
     return {
         "name": view.name, "tab": view.tab, "title": view.title, "about": view.about, "click": view.click,
-        "slow": view.slow, "says": view.says, "apart": view.apart, "controls": controls,
-        "trained": bool(view.trained),
+        "slow": view.slow, "slow_without": view.slow_without, "says": view.says, "apart": view.apart,
+        "controls": controls, "trained": bool(view.trained),
     }  # fmt: skip

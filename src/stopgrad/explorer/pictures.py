@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.explorer.views import OFF, View
+from stopgrad.explorer.views import OFF, VIEWS, View
 from stopgrad.theory import figures
 
 if TYPE_CHECKING:
@@ -24,14 +24,19 @@ def drawn(view: View, values: Mapping[str, Any]) -> dict[str, Any]:
     for name in view.figures:
         known = figures.FIGURES[name].parameters
         own = {key: None if value == OFF else value for key, value in values.items() if key in known}
-        pictures.append({"name": name, **shown(figures.make_figure(name, **own)), **copies(name, own)})
+        content = figures.make_sketch(name, **own).content()
+        pictures.append({"name": name, **framed(content), **copies(name, own)})
     return {"pictures": pictures}
 
 
 def shown(figure: "Figure") -> dict[str, Any]:
-    """A figure with its title and subtitle apart, as HTML of a few tags (``sub``, ``sup``, ``b``)."""
-    content = json.loads(figure.to_json(engine="json"))
-    layout = content["layout"]
+    """A figure of plotly's, see :func:`framed`."""
+    return framed(json.loads(figure.to_json(engine="json")))
+
+
+def framed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A picture with its title and subtitle apart, as HTML of a few tags (``sub``, ``sup``, ``b``)."""
+    layout = dict(content["layout"])
     title = layout.pop("title", None) or {}
     above = layout.get("margin", {}).get("t", 0)
     return {
@@ -64,3 +69,17 @@ def _line(text: str | None) -> str:
 
 def _shell(text: str) -> str:
     return text if text.replace("=", "").replace(".", "").replace("_", "").isalnum() else f"'{text}'"
+
+
+def write_first() -> None:
+    """Keep the first page's pictures, see :data:`stopgrad.explorer.app.FIRST`."""
+    from stopgrad.explorer.app import FIRST
+
+    view = VIEWS[FIRST.stem]
+    FIRST.parent.mkdir(exist_ok=True)
+    content = drawn(view, view.query().model_dump())
+    FIRST.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_first()

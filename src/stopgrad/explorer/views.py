@@ -71,6 +71,7 @@ class View:
         controls: in the order on the page.
         click: the controls that a click into the first panel of the first picture sets, x and y.
         slow: an argument of the first picture that adds what takes longer, asked for once controls rest.
+        slow_without: the control that is off where ``slow`` adds anything.
         says: whether the first picture's reading names the regime, and is said as it changes.
         apart: two choices that must differ.
         trained: axes that these two choose -> the ledger's claims of networks trained over them.
@@ -84,6 +85,7 @@ class View:
     controls: tuple[Slider | Choice, ...]
     click: tuple[str, str] | None = None
     slow: str | None = None
+    slow_without: str | None = None
     says: bool = False
     apart: tuple[str, str] | None = None
     trained: Mapping[frozenset[str], tuple[str, ...]] = field(default_factory=dict)
@@ -150,7 +152,7 @@ VIEWS: dict[str, View] = {
             "al. 2021, section 3). Click into the plane to start a solution there.",
             ("mode-plane", "mode-course"),
             (ETA, ALPHA_P, SIGMA2, TAU, BETA, TAU0, P0, S0, T_END),
-            click=("p0", "s0"), slow="basin", says=True,
+            click=("p0", "s0"), slow="basin", slow_without="fixed_tau", says=True,
         ),
         View(
             "triplet", "Three weights", "Three weights: w, w_p and w_a",

@@ -18,13 +18,13 @@ function recoloured(content) {
 }
 
 function themed(layout) {
-  const copy = structuredClone(layout);
+  const copy = structuredClone(layout), grid = colour("--grid");
   copy.paper_bgcolor = copy.plot_bgcolor = "rgba(0,0,0,0)";
   copy.font = { ...copy.font, color: colour("--text") };
   copy.hoverlabel = { bgcolor: colour("--card"), bordercolor: colour("--grid"), font: { color: colour("--text") } };
   copy.modebar = { bgcolor: "rgba(0,0,0,0)", color: colour("--quiet"), activecolor: colour("--text") };
   for (const name of Object.keys(copy).filter((key) => /^[xy]axis\d*$/.test(key))) {
-    Object.assign(copy[name], { gridcolor: colour("--grid"), linecolor: colour("--grid") });
+    Object.assign(copy[name], { gridcolor: grid, linecolor: grid });
   }
   return copy;
 }

@@ -17,6 +17,7 @@ x' = q (1 - x) - eps x and q' = 2 q (x (1 - x) - eps), so that the edge is a cur
 (:func:`separatrix`).
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +33,12 @@ from stopgrad.theory.modes import Modes, observe
 
 # Nearer to the stable fixed point p+ than this share of p+ - p-, a solution has arrived
 ARRIVED = 1e-3
+# Relative error of a step: near the edge errors grow until the fate is decided
+RTOL = 1e-11
+# Evenly spaced points of each half of the edge, besides those of the solver's steps
+EDGE = 161
+# Halvings of the longest time that one mode is followed for, to the first look at where it is
+STRETCHES = 8
 
 
 def collapses(modes: Modes) -> Tensor:
@@ -83,14 +90,34 @@ def _followed(modes: Modes, rows: Tensor) -> Tensor:
     if not modes.held:
         horizon = horizon + 100 / last
     region = _region_held if modes.held else _region_free
-    # exact steps, for near the edge errors grow until the fate is decided
-    end = solver.solve(
-        modes.rates, tuple(a[rows] for a in y), parameters, horizon,
-        rtol=1e-11, stop=_STOPS[modes.held], compiled=False,
-    )  # fmt: skip
-    fate = region(end.t, end.y, parameters)
-    p = observe(end.t, end.y, parameters)[0]
+    follow = _one_followed if rows.numel() == 1 else _all_followed
+    t, y = follow(modes, tuple(a[rows] for a in y), parameters, horizon)
+    fate = region(t, y, parameters)
+    p = observe(t, y, parameters)[0]
     return torch.where(fate == 0, p < near, fate > 0)
+
+
+def _all_followed(
+    modes: Modes, y: solver.State, parameters: solver.State, horizon: Tensor
+) -> tuple[Tensor, solver.State]:
+    """Times, up to the horizon, and states at which each is in a region, if it comes to one."""
+    end = solver.solve(
+        modes.rates, y, parameters, horizon, rtol=RTOL, stop=_STOPS[modes.held], compiled=False
+    )  # fmt: skip
+    return end.t, end.y
+
+
+def _one_followed(
+    modes: Modes, y: solver.State, parameters: solver.State, horizon: Tensor
+) -> tuple[Tensor, solver.State]:
+    """The same of one mode, over stretches of time that double: a batch of one is dear."""
+    t = torch.zeros_like(horizon)
+    stretch = horizon / 2**STRETCHES
+    while bool(t < horizon) and not bool(_STOPS[modes.held](t, y, y, parameters)):
+        times = torch.cat([t, torch.minimum(t + stretch, horizon)])
+        y = tuple(value[-1:] for value in solver.course(modes.rates, y, parameters, times, rtol=RTOL))
+        t, stretch = times[-1:], 2 * stretch
+    return t, y
 
 
 def _region_held(t: Tensor, y: solver.State, parameters: solver.State) -> Tensor:
@@ -126,16 +153,20 @@ def _stop_free(t: Tensor, y: solver.State, f: solver.State, parameters: solver.S
 _STOPS = {True: _stop_held, False: _stop_free}
 
 
-def separatrix(eps: float, x_range: tuple[float, float] = (-2.0, 3.0)) -> tuple[np.ndarray, np.ndarray]:
+def separatrix(
+    eps: float, x_range: tuple[float, float] = (-2.0, 3.0), rtol: float = RTOL
+) -> tuple[np.ndarray, np.ndarray]:
     """The edge between collapse and escape while tau is held, in the scaled coordinates x and q.
 
     Args:
         eps: eta kappa / tau^2, in (0, 1/4].
         x_range: x to cover, about the saddle.
+        rtol: relative error of log q allowed in a step.
 
     Returns:
-        x, increasing, and q > 0 along the saddle's stable manifold: starts above it escape. It is followed
-        backwards in time from the saddle, so that the errors of the start die out.
+        x, increasing, and q along the saddle's stable manifold: starts above it escape. It is followed away
+        from the saddle, which is backwards in time, so that the errors of the start die out. q is above 0,
+        but for rounding where eps is small.
 
     Raises:
         UsageError: if eps is outside (0, 1/4].
@@ -146,19 +177,19 @@ def separatrix(eps: float, x_range: tuple[float, float] = (-2.0, 3.0)) -> tuple[
     x = roots(eps, 0.0, 1.0)[0].item()
     slope = -(x**2) * (1 - 2 * x) / eps
 
-    def backwards(_: float, state: np.ndarray) -> list[float]:
-        x, q = state[0], np.exp(state[1])
-        return [eps * x - q * (1 - x), -2 * (x * (1 - x) - eps)]
+    def log_slope(x: float, log_q: np.ndarray) -> float:
+        """Of log q over x, on the manifold: by time, a small eps would take 1 / eps of it."""
+        q = math.exp(min(log_q.item(), 700.0))  # a step too far is taken back
+        return 2 * (x * (1 - x) - eps) / (q * (1 - x) - eps * x)
 
     halves = []
     for end in x_range:
-        step = np.copysign(1e-6 * x, end - x)
-        edge = lambda _, state, end=end: state[0] - end  # noqa: E731
-        edge.terminal = True  # type: ignore[attr-defined]
-        start = [x + step, np.log(x**2 + slope * step)]
+        begin = x + np.copysign(1e-6 * x, end - x)
+        start = [np.log(x**2 + slope * (begin - x))]
         path = solve_ivp(
-            backwards, (0, 1e3 / eps), start, "DOP853", events=edge, rtol=1e-11, atol=1e-13, max_step=1.0
+            log_slope, (begin, end), start, "DOP853", rtol=rtol, atol=rtol / 100, dense_output=True
         )
-        halves.append(path.y)
-    x, log_q = np.concatenate([halves[0][:, ::-1], [[x], [2 * np.log(x)]], halves[1]], axis=1)
+        at = np.union1d(path.t, np.linspace(begin, end, EDGE))
+        halves.append(np.stack([at, path.sol(at)[0]]))
+    x, log_q = np.concatenate([halves[0], [[x], [2 * np.log(x)]], halves[1]], axis=1)
     return x, np.exp(log_q)

@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
@@ -173,21 +172,8 @@ class Modes:
             raise UsageError("t: must increase from 0")
         y0, parameters = self.state()
 
-        def rates(t: float, y: np.ndarray) -> np.ndarray:
-            return torch.cat(
-                self.rates(torch.tensor([t]), tuple(torch.from_numpy(y)[:, None]), parameters)
-            ).numpy()
-
-        solution = solve_ivp(
-            rates,
-            (0.0, times[-1].item()),
-            torch.cat(y0).numpy(),
-            "DOP853",
-            times.numpy(),
-            rtol=rtol,
-            atol=1e-100,
-        )
-        p, s, tau = observe(times, tuple(torch.from_numpy(solution.y)), parameters)
+        y = solver.course(self.rates, y0, parameters, times, rtol=rtol)
+        p, s, tau = observe(times, y, parameters)
         return Trajectory(self, times, p, s, tau)
 
 
@@ -296,17 +282,17 @@ def observe(t: Tensor, y: solver.State, parameters: solver.State) -> tuple[Tenso
     return p, torch.where(upper, z_square, y[0] ** 2), tau
 
 
-def _rates_free(t: Tensor, y: solver.State, parameters: solver.State) -> solver.State:
+def _rates_free(t: Any, y: Any, parameters: Any, of: Any = torch) -> Any:
     g, kappa, eta, c, upper, beta = parameters[:6]
-    z = (y[0] * y[0] + c * torch.exp(-2 * eta * t)).sqrt()
+    z = of.sqrt(y[0] * y[0] + c * of.exp(-2 * eta * t))
     pull = y[1] - kappa * g * y[0] * z
-    return g * z * pull - eta * y[0], beta * (torch.where(upper, z, y[0]) - y[1])
+    return g * z * pull - eta * y[0], beta * (of.where(upper, z, y[0]) - y[1])
 
 
-def _rates_held(t: Tensor, y: solver.State, parameters: solver.State) -> solver.State:
+def _rates_held(t: Any, y: Any, parameters: Any, of: Any = torch) -> Any:
     g, kappa, eta, c, upper, tau = parameters[:6]
-    z = (y[0] * y[0] + c * torch.exp(-2 * eta * t)).sqrt()
-    pull = tau * torch.where(upper, z, y[0]) - kappa * g * y[0] * z
+    z = of.sqrt(y[0] * y[0] + c * of.exp(-2 * eta * t))
+    pull = tau * of.where(upper, z, y[0]) - kappa * g * y[0] * z
     return (g * z * pull - eta * y[0],)
 
 

@@ -8,16 +8,19 @@ Shapes: B problems; a state is a tuple of tensors of shape (B,), one for each un
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from scipy.integrate import DOP853
+from scipy.integrate import DOP853, solve_ivp
 from torch import Tensor
 
 State = tuple[Tensor, ...]
-Rates = Callable[[Tensor, State, State], State]
-"""(t, y, parameters) -> dy/dt; elementwise over the batch."""
+Rates = Callable[..., State]
+"""(t, y, parameters) -> dy/dt; elementwise over the batch. :func:`course` passes numbers instead of tensors,
+and `Numbers` as a fourth argument, of which exp, sqrt and where are to be taken."""
 Stop = Callable[[Tensor, State, State, State], Tensor]
 """(t, y, dy/dt, parameters) -> bool mask of the problems that are finished."""
 Watch = Callable[[Tensor, State, State], tuple[Tensor, Tensor]]
@@ -120,6 +123,41 @@ def solve(
         if watch is None
         else torch.cat([part.lowest for part in parts if part.lowest is not None]),
     )
+
+
+class Numbers:
+    """What torch has, for single numbers: an operation on a tensor of one takes ten times as long."""
+
+    exp, sqrt = staticmethod(math.exp), staticmethod(math.sqrt)
+
+    @staticmethod
+    def where(condition: float, yes: float, no: float) -> float:
+        """One of two numbers."""
+        return yes if condition else no
+
+
+def course(
+    rates: Rates, y0: State, parameters: State, times: Tensor, *, rtol: float, atol: float = 1e-100
+) -> State:
+    """The course of ONE problem, by `scipy.integrate.solve_ivp` (DOP853).
+
+    Args:
+        rates, y0, parameters: as for :func:`solve`, each tensor of shape (1,).
+        times: increasing; the first is where y0 is. (N,)
+        rtol, atol: see :func:`solve`.
+
+    Returns:
+        The unknowns at these times, (N,) each.
+    """
+    given = [value.item() for value in parameters]
+
+    def slopes(t: float, y: np.ndarray) -> State:
+        return rates(t, y.tolist(), given, Numbers)
+
+    at = times.tolist()
+    start = [value.item() for value in y0]
+    found = solve_ivp(slopes, (at[0], at[-1]), start, "DOP853", at, rtol=rtol, atol=atol)
+    return tuple(torch.from_numpy(found.y))
 
 
 Front = tuple[Tensor, Tensor, State, State, Tensor]

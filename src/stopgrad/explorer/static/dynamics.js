@@ -2,7 +2,7 @@
 import { control } from "./controls.js";
 import { ask, copier, make, Picture } from "./page.js";
 
-const REST = 250; // ms without a change after which the slow part of a picture is asked for
+const REST = 250; // ms without a change after which the address follows, and the slow part of a picture
 
 export class Dynamics {
   static views = null;
@@ -41,6 +41,7 @@ export class Dynamics {
 
   leave() {
     clearTimeout(this.resting);
+    this.slowAsked?.abort();
     this.left = true;
   }
 
@@ -61,7 +62,7 @@ export class Dynamics {
       this.changed();
     });
     return make("div", { className: "buttons" },
-      copier("Copy link", () => location.href),
+      copier("Copy link", () => this.address()),
       copier("Copy as command", () => all("command")),
       copier("Copy as Python", () => all("python")),
       reset,
@@ -74,26 +75,46 @@ export class Dynamics {
     return new URLSearchParams(changed.map((one) => [one.name, one.value === null ? "off" : String(one.value)]));
   }
 
+  /** Whether the slow part would add anything. */
+  slow() {
+    const { slow, slow_without: without } = this.view;
+    return slow && this.controls.find((one) => one.name === without).value === null;
+  }
+
   changed() {
-    const query = this.query().toString();
-    history.replaceState(null, "", `/dynamics/${this.view.name}${query ? `?${query}` : ""}`);
     this.keepApart();
     clearTimeout(this.resting);
-    this.update(!this.view.slow);
-    if (this.view.slow) this.resting = setTimeout(() => this.update(true), REST);
+    const slow = this.slow();
+    this.update(!slow);
+    this.resting = setTimeout(() => {
+      this.address();
+      if (slow) this.update(true);
+    }, REST);
+  }
+
+  /** Puts the state into the address: at rest, since a browser bears few changes of it in a second. */
+  address() {
+    const query = this.query().toString();
+    history.replaceState(null, "", `/dynamics/${this.view.name}${query ? `?${query}` : ""}`);
+    return location.href;
   }
 
   /** Asks for the pictures; one request is under way at a time, and the last state is always asked for. */
   async update(whole) {
     this.wanted = { whole };
+    this.slowAsked?.abort(); // what takes longer is out of date
     if (this.busy) return;
     this.busy = true;
     while (this.wanted && !this.left) {
       const { whole: slow } = this.wanted;
       this.wanted = null;
+      this.slowAsked = slow && this.slow() ? new AbortController() : null;
       try {
-        await this.draw(await ask(`/api/views/${this.view.name}?${this.request(slow)}`));
+        const answer = await ask(`/api/views/${this.view.name}?${this.request(slow)}`, this.slowAsked?.signal);
+        this.slowAsked = null;
+        await this.draw(answer);
       } catch (error) {
+        if (error.name === "AbortError") continue;
         this.regime.replaceChildren(make("p", { className: "wrong", textContent: error.message }));
       }
     }

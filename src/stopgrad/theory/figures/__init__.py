@@ -12,14 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.errors import UsageError, nearest, unknown
+from stopgrad.errors import UsageError, nearest, require, unknown
 from stopgrad.theory.figures import hyper_parameters, matrices, mode, pair, plane, spectra, triplet
 from stopgrad.theory.figures.export import check_suffix, write_figure
+from stopgrad.theory.figures.sketch import Sketch
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as Drawing
 
-__all__ = ["FIGURES", "Figure", "check_suffix", "make_figure", "write_figure"]
+__all__ = ["FIGURES", "Figure", "Sketch", "check_suffix", "make_figure", "make_sketch", "write_figure"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Figure:
     name: str
     title: str
     source: str
-    draw: "Callable[..., Drawing]"
+    draw: Callable[..., Sketch]
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -105,6 +106,16 @@ def make_figure(name: str, **parameters: Any) -> "Drawing":
     Raises:
         UsageError: for an unknown name or parameter, or a value outside its domain.
         MissingExtra: if plotly is not installed.
+    """
+    require("plotly.graph_objects", "report")  # before anything is computed
+    return make_sketch(name, **parameters).figure()
+
+
+def make_sketch(name: str, **parameters: Any) -> Sketch:
+    """The same in plain dicts, without plotly: quick enough to follow a slider.
+
+    Raises:
+        UsageError: as :func:`make_figure` does.
     """
     if name not in FIGURES:
         raise unknown("figure", name, list(FIGURES))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,9 @@ from stopgrad.theory.basins import collapses
 from stopgrad.theory.domain import POSITIVE
 from stopgrad.theory.figures import style
 from stopgrad.theory.figures.arguments import number, several, whole
+from stopgrad.theory.figures.sketch import Sketch
 from stopgrad.theory.modes import Modes, alignment
 from stopgrad.theory.sweep import DEFAULTS, axis
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 COLOURS = ("s", "min_k", "collapsed")
 
@@ -57,7 +55,7 @@ def tian2021_fig5(
     beta: float = 0.4,
     t_end: float = 80.0,
     points: int = 401,
-) -> "Figure":
+) -> Sketch:
     """Effect of weight decay (top row) and of the target's rate (bottom row) on p, tau and k.
 
     Args:
@@ -80,7 +78,7 @@ def tian2021_fig5(
     top = Modes(**same, eta=np.array(decays)[:, None], beta=beta, fixed_tau=fixed_tau)
     bottom = Modes(**same, eta=eta, beta=np.array(rates)[:, None])
     target = f"β = {beta:g}" if fixed_tau is None else f"τ held at {fixed_tau:g}"
-    figure = style.canvas(
+    figure = style.sketch(
         "Weight decay and a slow target both lift k above 0, at a price",
         "k is the mode's eigenvalue of Theorem 3's K: where it is positive for all modes, the eigenspaces of "
         "predictor and data turn towards each other.<br>More decay (top) lifts k, but lowers p or ends it; a "
@@ -111,7 +109,7 @@ def phase_diagram(
     tau0: float = DEFAULTS["tau0"],
     fixed_tau: float | None = None,
     t_end: float = 200.0,
-) -> "Figure":
+) -> Sketch:
     """How a mode ends over any two of its hyper-parameters and starts.
 
     Args:
@@ -133,7 +131,7 @@ def phase_diagram(
     fixed = {name: number(name, value) for name, value in fixed.items() if name not in (x_name, y_name)}
     settings = fixed | dict(zip((x_name, y_name), np.meshgrid(x_values, y_values), strict=True))
     values, lost = phases(settings, colour)
-    figure = style.canvas(*_phase_texts(colour, fixed), height=480)
+    figure = style.sketch(*_phase_texts(colour, fixed), height=480)
     if colour == "collapsed":
         style.regions(figure, x_values, y_values, lost)
     else:
@@ -225,7 +223,7 @@ def _phase_texts(colour: str, fixed: Mapping[str, float]) -> tuple[str, str]:
     return title, f"{reading}<br>{', '.join(names)}."
 
 
-def _draw_courses(figure: "Figure", labels: Sequence[str], modes: Modes, t: np.ndarray, row: int) -> None:
+def _draw_courses(figure: Sketch, labels: Sequence[str], modes: Modes, t: np.ndarray, row: int) -> None:
     found = courses(modes, t)
     for i, (colour, label) in enumerate(zip(style.SERIES, labels, strict=False)):
         name = f"{label}: lowest k {found.lowest_k[i]:+.3f}, p = {found.p[i, -1]:.3f} at the end"

@@ -6,7 +6,6 @@ Shapes: n inputs and outputs; T times; R runs.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,10 +21,8 @@ from stopgrad.theory.assumptions import (
 from stopgrad.theory.domain import POSITIVE
 from stopgrad.theory.figures import style
 from stopgrad.theory.figures.arguments import number, several, span, whole
+from stopgrad.theory.figures.sketch import Sketch
 from stopgrad.theory.reduced import Reduced
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 FIRST = 1e-2  # time of the first point of a curve; the axis is logarithmic
 LARGEST = 16  # matrices of which each eigenvalue can still be told apart
@@ -42,7 +39,7 @@ def tian2021_fig7(
     seed: int = 0,
     t_end: float = 100.0,
     points: int = 80,
-) -> "Figure":
+) -> Sketch:
     """Whether W_a is a multiple of W (Assumption 1): their cosine over time.
 
     Args:
@@ -63,7 +60,7 @@ def tian2021_fig7(
     rate, variance = number("learning_rate", learning_rate, POSITIVE), number("sigma2", sigma2)
     starts = _starts(n, scale, runs, seed)
     t = _times(t_end, points)
-    figure = style.canvas(
+    figure = style.sketch(
         "The target stays proportional to the network: W<sub>a</sub> = τ W holds nearly",
         "Cosine between the target's weights W<sub>a</sub> and the network's W: 1 where one is a multiple of "
         f"the other.<br>Lines are means of {runs} random starts, shades span lowest to highest. "
@@ -95,7 +92,7 @@ def tian2021_fig8(
     seed: int = 0,
     t_end: float = 1000.0,
     points: int = 200,
-) -> "Figure":
+) -> Sketch:
     """Symmetric and antisymmetric part of a predictor whose gradient is not symmetrised.
 
     Args:
@@ -110,7 +107,7 @@ def tian2021_fig8(
     variance = number("sigma2", sigma2)
     ((W_p, _),) = _starts(n, scale, 1, seed)
     t = _times(t_end, points)
-    figure = style.canvas(
+    figure = style.sketch(
         "The predictor becomes symmetric by itself",
         "W<sub>p</sub> = A + B with A symmetric and B antisymmetric, its gradient free. "
         "B (dashed) vanishes for every η and τ.<br>"
@@ -140,7 +137,7 @@ def tian2021_fig9(
     seed: int = 0,
     t_end: float = 300.0,
     points: int = 200,
-) -> "Figure":
+) -> Sketch:
     """Norm of the commutator of F and W_p over its first value.
 
     Args:
@@ -158,7 +155,7 @@ def tian2021_fig9(
     variance = number("sigma2", sigma2)
     W_p, F = _turned(n, p_range, angle, seed)
     t = _times(t_end, points)
-    figure = style.canvas(
+    figure = style.sketch(
         "Eigenspaces that nearly agree can drift apart before they align",
         "Norm of the commutator F W<sub>p</sub> − W<sub>p</sub> F over its value at the start. While K has "
         "negative eigenvalues, which needs little decay and<br>a large τ, the norm can grow many times over "
@@ -190,7 +187,7 @@ def matrix_flow(
     seed: int = 0,
     t_end: float = 200.0,
     points: int = 120,
-) -> "Figure":
+) -> Sketch:
     """Predictor and correlation as matrices: their eigenvalues, and how well their eigenvectors agree.
 
     Args:
@@ -207,7 +204,7 @@ def matrix_flow(
     W_p, F = _turned(n, p_range, angle, seed)
     t = _times(t_end, points)
     path = Reduced(W_p, F, tau, alpha_p, eta, sigma2).trajectory(t, rtol=RTOL)
-    figure = style.canvas(
+    figure = style.sketch(
         "Predictor and correlation turn towards each other",
         "Each line is an eigenvalue of W<sub>p</sub> or of F = W X W<sup>T</sup>. Alignment is the mean "
         "cosine of u and W<sub>p</sub> u<br>over F's eigenvectors u; the commutator's norm must fall below "
@@ -254,7 +251,7 @@ def _times(t_end: float, points: int) -> np.ndarray:
     return np.concatenate([[0.0], np.geomspace(FIRST, end, whole("points", points, 2))])
 
 
-def _logarithmic(figure: "Figure", low: float, high: float) -> None:
+def _logarithmic(figure: Sketch, low: float, high: float) -> None:
     """Both axes of every panel; the vertical one spans 10^low to 10^high."""
     figure.update_xaxes(type="log", dtick=1)
     figure.update_yaxes(type="log", range=[low, high], dtick=1)

@@ -5,8 +5,8 @@ edge of the basins is one curve. Where tau moves, a start's fate needs a solutio
 coarse, and made only if it is asked for.
 """
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,11 +15,9 @@ from stopgrad.theory.domain import POSITIVE
 from stopgrad.theory.figures import style
 from stopgrad.theory.figures.arguments import number
 from stopgrad.theory.figures.plane import Plane, draw_fixed, draw_nullclines, draw_parabola, plane_of
+from stopgrad.theory.figures.sketch import Sketch
 from stopgrad.theory.modes import Modes, Trajectory, slopes
 from stopgrad.theory.regimes import regime
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 # Arrows along each axis, points of a curve, and starts along each axis of the map where tau moves
 ARROWS, POINTS, COARSE = 17, 161, 25
@@ -41,7 +39,7 @@ def mode_plane(
     s_max: float = 1.5,
     t_end: float = 80.0,
     basin: bool = True,
-) -> "Figure":
+) -> Sketch:
     """The plane of p and s: flow, nullclines, parabola, fixed points, basin of collapse, and one solution.
 
     Args:
@@ -52,11 +50,12 @@ def mode_plane(
         t_end: end of the solution.
         basin: whether to shade the starts that collapse where tau moves, which takes longer.
     """
-    mode = _mode(alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0)
+    settings = _settings(alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0)
+    mode = Modes(**dict(settings))
     rest = 1.0 if fixed_tau is None else mode.fixed_tau.item()
     plane = plane_of(mode.alpha_p.item(), mode.eta.item(), mode.sigma2.item(), rest, p_range, s_max)
     found = regime(mode)
-    figure = style.canvas("The plane of a mode", f"{found.text}<br>{found.fate}", height=440)
+    figure = style.sketch("The plane of a mode", f"{found.text}<br>{found.fate}", height=440)
     if mode.held:
         _shade(figure, plane)
         _draw_slopes(figure, plane)
@@ -65,7 +64,7 @@ def mode_plane(
         _shade_solved(figure, plane, mode)
     draw_parabola(figure, plane, POINTS)
     draw_fixed(figure, plane)
-    course = _course(mode, number("t_end", t_end, POSITIVE))
+    course = _course(settings, number("t_end", t_end, POSITIVE))
     style.line(figure, course.p, course.s, "solution", style.BLUE, width=3)
     style.scatter(
         figure, "start", 1, 1, x=[mode.p0.item()], y=[mode.s0.item()], mode="markers", cliponaxis=False,
@@ -91,16 +90,16 @@ def mode_course(
     p0: float = 0.3,
     s0: float = 0.2,
     t_end: float = 80.0,
-) -> "Figure":
+) -> Sketch:
     """p, s, tau and k of one mode over time.
 
     Args:
         alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0: see :func:`mode_plane`.
         t_end: end of the time axis.
     """
-    mode = _mode(alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0)
-    course = _course(mode, number("t_end", t_end, POSITIVE))
-    figure = style.canvas(
+    settings = _settings(alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0)
+    course = _course(settings, number("t_end", t_end, POSITIVE))
+    figure = style.sketch(
         "Its course in time",
         "Where k is above 0, the eigenspaces of predictor and data turn towards each other.",
         panels=("predictor", "data", "the target's share", "alignment"),
@@ -114,7 +113,7 @@ def mode_course(
     for i, (name, colour) in enumerate(shown):
         row, col = i // 2 + 1, i % 2 + 1
         values = np.broadcast_to(getattr(course, name).numpy(), t.shape)
-        style.line(figure, t[[0, -1]], [0, 0], "0", style.GREY, width=1, row=row, col=col)
+        style.line(figure, t[[0, -1]], [0.0, 0.0], "0", style.GREY, width=1, row=row, col=col)
         symbol = {"tau": "τ"}.get(name, name)
         style.line(figure, t, values, symbol, colour, row=row, col=col)
         style.axes(figure, style.SYMBOLS["t"] if row == 2 else "", symbol, row=row, col=col)
@@ -122,22 +121,26 @@ def mode_course(
     return figure
 
 
-def _mode(
+def _settings(
     alpha_p: float, eta: float, sigma2: float, fixed_tau: float | None, beta: float, tau0: float, p0: float,
     s0: float,
-) -> Modes:  # fmt: skip
+) -> tuple[tuple[str, float], ...]:  # fmt: skip
+    """Arguments of one mode, checked."""
     given = {
         "alpha_p": alpha_p, "eta": eta, "sigma2": sigma2, "beta": beta, "tau0": tau0, "p0": p0, "s0": s0,
         **({} if fixed_tau is None else {"fixed_tau": fixed_tau}),
     }  # fmt: skip
-    return Modes(**{name: number(name, value) for name, value in given.items()})
+    return tuple((name, number(name, value)) for name, value in given.items())
 
 
-def _course(mode: Modes, t_end: float) -> Trajectory:
-    return mode.trajectory(np.concatenate([[0.0], np.geomspace(1e-3, 1, TIMES - 1)]) * t_end, rtol=ERROR)
+@functools.lru_cache(maxsize=4)
+def _course(settings: tuple[tuple[str, float], ...], t_end: float) -> Trajectory:
+    """The course of one mode, which both pictures show."""
+    times = np.concatenate([[0.0], np.geomspace(1e-3, 1, TIMES - 1)]) * t_end
+    return Modes(**dict(settings)).trajectory(times, rtol=ERROR)
 
 
-def _shade(figure: "Figure", plane: Plane) -> None:
+def _shade(figure: Sketch, plane: Plane) -> None:
     """The starts below the edge, or all where there is none."""
     p, s = plane.edge(POINTS)
     name = "below, starts collapse"
@@ -147,13 +150,13 @@ def _shade(figure: "Figure", plane: Plane) -> None:
     style.band(figure, p, np.zeros_like(p), s, name, style.RED)
 
 
-def _shade_solved(figure: "Figure", plane: Plane, mode: Modes) -> None:
+def _shade_solved(figure: Sketch, plane: Plane, mode: Modes) -> None:
     p0, s0 = plane.mesh(COARSE)
     rest = {name: getattr(mode, name) for name in ("tau0", "alpha_p", "beta", "eta", "sigma2")}
     style.regions(figure, p0[0], s0[:, 0], collapses(Modes(p0=p0, s0=s0, **rest)).numpy())
 
 
-def _draw_slopes(figure: "Figure", plane: Plane) -> None:
+def _draw_slopes(figure: Sketch, plane: Plane) -> None:
     """Directions, all of one length on the page."""
     low, high = plane.p_range
     p, s = np.meshgrid(np.linspace(low, high, ARROWS), np.linspace(0, plane.s_max, ARROWS))
@@ -162,4 +165,4 @@ def _draw_slopes(figure: "Figure", plane: Plane) -> None:
     width, height = high - low, plane.s_max
     size = np.hypot(dp / width, ds / height)
     share = np.divide(0.6 / ARROWS, size, out=np.zeros_like(size), where=size > 0)
-    style.arrows(figure, p, s, share * dp, share * ds, "direction of the flow")
+    style.field(figure, p, s, share * dp, share * ds, (width, height), "direction of the flow")

@@ -1,17 +1,13 @@
 """Two eigenvalues of a representation under a closed-form predictor (halvagal2023)."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.integrate import solve_ivp
 
 from stopgrad.theory.domain import NONNEGATIVE, POSITIVE
 from stopgrad.theory.figures import style
 from stopgrad.theory.figures.arguments import number
+from stopgrad.theory.figures.sketch import Sketch
 from stopgrad.theory.representation import Loss, Siamese, Variant, power
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 ARROWS, TIMES = 15, 201
 SYMBOLS = "λ<sub>1</sub>, eigenvalue of W W<sup>T</sup>", "λ<sub>2</sub>, eigenvalue of W W<sup>T</sup>"
@@ -44,7 +40,7 @@ def two_eigenvalues(
     eps: float = 0.0,
     most: float = 1.5,
     t_end: float = 20.0,
-) -> "Figure":
+) -> Sketch:
     """Where two eigenvalues go, and their course in time.
 
     Args:
@@ -58,7 +54,7 @@ def two_eigenvalues(
     network = Siamese(loss, variant, power(exponent, eps), *NOISE)
     start = np.array([number("first", first, NONNEGATIVE), number("second", second, NONNEGATIVE)])
     most, end = number("most", most, POSITIVE), number("t_end", t_end, POSITIVE)
-    figure = style.canvas(
+    figure = style.sketch(
         "Two eigenvalues of the representation",
         f"{READINGS[loss, variant]}<br>A clean view predicts one with noise of variance {NOISE[1]:g}.",
         panels=("where they go", "in time"),
@@ -88,11 +84,11 @@ def _solve(network: Siamese, start: np.ndarray, end: float) -> tuple[np.ndarray,
     return course.t, course.y.clip(min=0)
 
 
-def _draw_directions(figure: "Figure", network: Siamese, most: float) -> None:
+def _draw_directions(figure: Sketch, network: Siamese, most: float) -> None:
     axis = np.linspace(0, most, ARROWS)
     x, y = np.meshgrid(axis, axis)
     rates = np.array([network.spectrum_rates(s) for s in np.stack([x.ravel(), y.ravel()], axis=1)])
     size = np.linalg.norm(rates, axis=1, keepdims=True)
     share = np.divide(0.6 * most / ARROWS, size, out=np.zeros_like(size), where=size > 1e-12)
     dx, dy = (share * rates).T
-    style.arrows(figure, x.ravel(), y.ravel(), dx, dy, "direction of the flow")
+    style.field(figure, x.ravel(), y.ravel(), dx, dy, (most, most), "direction of the flow")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,11 +10,9 @@ from stopgrad.theory.basins import collapses, separatrix
 from stopgrad.theory.domain import POSITIVE
 from stopgrad.theory.figures import style
 from stopgrad.theory.figures.arguments import number, several, span, whole
+from stopgrad.theory.figures.sketch import Sketch
 from stopgrad.theory.fixed_points import fixed_points, roots
 from stopgrad.theory.modes import Modes, slopes
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 EDGE = "edge of the basins"
 
@@ -92,7 +89,8 @@ class Plane:
             return np.empty(0), np.empty(0)
         eps = min(self.eta * self.kappa / tau**2, 0.25)
         saddle = roots(eps, 0.0, 1.0)[0].item()
-        x, q = separatrix(eps, (min(low / rest, 0.9 * saddle), max(high / rest, 1.1 * saddle)))
+        ends = min(low / rest, 0.9 * saddle), max(high / rest, 1.1 * saddle)
+        x, q = separatrix(eps, ends, rtol=1e-7)
         return sign * x * rest, q * rest**2 / self.alpha_p
 
     def p_nullcline(self, points: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +111,7 @@ def tian2021_fig3(
     p_range: Sequence[float] = (-1.0, 1.5),
     s_max: float = 1.5,
     points: int = 161,
-) -> "Figure":
+) -> Sketch:
     """Flow of p and s for several weight decays.
 
     Args:
@@ -126,7 +124,7 @@ def tian2021_fig3(
     decays = several("etas", etas, "eta", 4)
     points = whole("points", points, 10)
     planes = [plane_of(alpha_p, eta, sigma2, tau, p_range, s_max) for eta in decays]
-    figure = style.canvas(
+    figure = style.sketch(
         "Where a mode goes: flow of p and s while τ is held",
         "A solution ends at p = τ / (1 + σ²) or near it, a feature learned, or at s = 0, collapse (red). "
         "Without decay whole lines are fixed,<br>so the start is never forgotten. With decay all falls "
@@ -159,7 +157,7 @@ def tian2021_fig4(
     sigma2: float = 0.5,
     p_range: Sequence[float] = (-0.2, 0.8),
     points: int = 401,
-) -> "Figure":
+) -> Sketch:
     """The flow on the parabola: p' against p, and its zeros against eta.
 
     Args:
@@ -172,7 +170,7 @@ def tian2021_fig4(
     decays, (low, high) = several("etas", etas, "eta", 3), span("p_range", p_range)
     points = whole("points", points, 10)
     share, variance = number("tau", tau, POSITIVE), number("sigma2", sigma2)
-    figure = style.canvas(
+    figure = style.sketch(
         "Three fixed points or one: the flow on the parabola",
         "On α<sub>p</sub> s = p² a mode has one number left. p grows where p' > 0 (arrows); starts below "
         "the unstable p₋ fall to 0.<br>"
@@ -207,7 +205,7 @@ def basin_map(
     p_range: Sequence[float] = (-1.0, 1.5),
     s_max: float = 1.5,
     points: int = 161,
-) -> "Figure":
+) -> Sketch:
     """Which starts (p0, s0) collapse.
 
     Args:
@@ -233,7 +231,7 @@ def basin_map(
             f"τ from {share:g} at β = {rate:g}, α<sub>p</sub> = {plane.alpha_p:g}, σ² = {plane.sigma2:g}."
         )
     edge = plane.edge(points)
-    figure = style.canvas(
+    figure = style.sketch(
         "Which starts collapse",
         f"Red starts end at s = 0. {_reading(modes, plane, edge[0])}<br>η = {plane.eta:g}, {setting}",
         height=480,
@@ -265,7 +263,7 @@ def rate_on_parabola(p: np.ndarray, eta: float, sigma2: float, tau: float) -> np
 
 
 def _draw_roots(
-    figure: "Figure", decays: list[float], sigma2: float, tau: float, points: int, col: int
+    figure: Sketch, decays: list[float], sigma2: float, tau: float, points: int, col: int
 ) -> None:
     """The fixed points against eta, up to beyond the threshold."""
     threshold = tau**2 / (4 * (1 + sigma2))
@@ -312,7 +310,7 @@ def held_text(plane: Plane) -> str:
     return f"τ = {plane.tau:g}, α<sub>p</sub> = {plane.alpha_p:g}, σ² = {plane.sigma2:g}."
 
 
-def draw_parabola(figure: "Figure", plane: Plane, points: int, col: int = 1) -> None:
+def draw_parabola(figure: Sketch, plane: Plane, points: int, col: int = 1) -> None:
     """Where the integral s - p^2 / alpha_p is 0."""
     p = plane.axis(points)
     style.line(
@@ -327,7 +325,7 @@ def draw_parabola(figure: "Figure", plane: Plane, points: int, col: int = 1) -> 
     )
 
 
-def draw_nullclines(figure: "Figure", plane: Plane, points: int, col: int = 1) -> None:
+def draw_nullclines(figure: Sketch, plane: Plane, points: int, col: int = 1) -> None:
     """Where p or s does not change."""
     if plane.eta == 0:  # they are the lines of fixed points
         return
@@ -336,7 +334,7 @@ def draw_nullclines(figure: "Figure", plane: Plane, points: int, col: int = 1) -
         style.line(figure, [p, p], [0, plane.s_max], "s' = 0", style.GREEN, width=1.5, col=col)
 
 
-def draw_fixed(figure: "Figure", plane: Plane, col: int = 1) -> None:
+def draw_fixed(figure: Sketch, plane: Plane, col: int = 1) -> None:
     """Fixed points, or without decay the lines of them."""
     if plane.eta > 0:
         for fixed in fixed_points(plane.alpha_p, plane.eta, plane.sigma2, plane.tau):

@@ -1,16 +1,12 @@
 """How eigenvalues of a representation learn under a closed-form predictor (halvagal2023, Figs. 4 and 5)."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from stopgrad.theory import representation
 from stopgrad.theory.figures import style
 from stopgrad.theory.figures.arguments import whole
+from stopgrad.theory.figures.sketch import Sketch
 from stopgrad.theory.representation import Loss, Variant
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 LOSSES: dict[Loss, str] = {"euclidean": "Euclidean loss", "cosine": "cosine loss"}
 VARIANTS: dict[Variant, str] = {
@@ -23,14 +19,14 @@ TIME = "t, steps × learning rate"
 EIGENVALUE = "λ, eigenvalue of W W<sup>T</sup>"
 
 
-def halvagal2023_fig4(points: int = 151, seed: int = 2) -> "Figure":
+def halvagal2023_fig4(points: int = 151, seed: int = 2) -> Sketch:
     """Two neurons under either loss, from three starts.
 
     Args:
         points, seed: see :func:`stopgrad.theory.representation.halvagal2023_fig4`.
     """
     found = representation.halvagal2023_fig4(whole("points", points, 2), whole("seed", seed, 0))
-    figure = style.canvas(
+    figure = style.sketch(
         "Two neurons: the Euclidean loss ends at 1, the cosine loss at equal eigenvalues",
         "Both eigenvalues of each start, in its colour. Euclidean: every one ends at 1, and small ones take "
         "long to start.<br>Cosine: the two become equal, at their mean at the start (dotted): this loss does "
@@ -61,7 +57,7 @@ def halvagal2023_fig4(points: int = 151, seed: int = 2) -> "Figure":
     return figure
 
 
-def halvagal2023_fig5(steps: int = 1500, batch: int = 500, seed: int = 2) -> "Figure":
+def halvagal2023_fig5(steps: int = 1500, batch: int = 500, seed: int = 2) -> Sketch:
     """Ten ReLU neurons under either loss, with and without stop-gradient and predictor, and with IsoLoss.
 
     Args:
@@ -69,7 +65,7 @@ def halvagal2023_fig5(steps: int = 1500, batch: int = 500, seed: int = 2) -> "Fi
     """
     steps, batch, seed = whole("steps", steps, 10), whole("batch", batch), whole("seed", seed, 0)
     found = representation.halvagal2023_fig5(steps, batch, seed)
-    figure = style.canvas(
+    figure = style.sketch(
         "Ten ReLU neurons learn as linear ones do",
         "Each line is an eigenvalue of W W<sup>T</sup>. Plain and IsoLoss draw them together, IsoLoss "
         "without keeping the small ones waiting;<br>"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stopgrad.errors import require
+from stopgrad.theory.figures.sketch import Sketch
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -17,8 +18,15 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2b83d6", "#e8710a", "#1f9d6b", "#d93a4a", "#9a6fd0", "#8a929c"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, RED, "#a5714f")
 INK, QUIET, GRID, PAPER = "#1c2128", "#5b6572", "#e3e6ea", "#ffffff"
+# Length of an arrow's head, as a share of the arrow
+BARB = 0.4
 # Where everything is lost, and where not
 COLLAPSE, SURVIVE = "#f5c6cb", "#d8e9f9"
+# Plotly's Python and its script have different ones of this name
+VIRIDIS = (
+    "#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b",
+    "#fde725",
+)  # fmt: skip
 
 # Names of the quantities as axis titles
 SYMBOLS = {
@@ -38,7 +46,7 @@ SYMBOLS = {
 }
 
 # How every axis looks
-AXIS = {
+AXIS: dict[str, Any] = {
     "gridcolor": GRID,
     "linecolor": GREY,
     "layer": "below traces",
@@ -52,7 +60,7 @@ AXIS = {
 TOP, HEADING, BOTTOM, SIDE, LEGEND = 118, 22, 128, 70, 62
 
 
-def canvas(
+def sketch(
     title: str,
     subtitle: str,
     *,
@@ -62,7 +70,7 @@ def canvas(
     gap: float = 0.07,
     row_gap: float = 0.2,
     share_y: bool = False,
-) -> "Figure":
+) -> Sketch:
     """An empty picture.
 
     Args:
@@ -74,19 +82,11 @@ def canvas(
         gap, row_gap: between panels, as shares of the picture.
         share_y: give the panels of a row one scale.
     """
-    figure = require("plotly.subplots", "report").make_subplots(
-        rows=rows,
-        cols=len(panels) // rows,
-        subplot_titles=panels,
-        horizontal_spacing=gap,
-        vertical_spacing=row_gap if rows > 1 else None,
-        shared_yaxes=share_y,
-    )
-    figure.update_annotations(font={"size": 13, "color": INK})
+    drawing = Sketch(panels, rows, gap, row_gap if rows > 1 else 0.0, share_y)
+    drawing.update_annotations(font={"size": 13, "color": INK})
     top = TOP if any(panels) else TOP - HEADING
     total = top + BOTTOM + rows * height
-    figure.update_layout(
-        template="none",
+    drawing.update_layout(
         height=total,
         margin={"l": SIDE, "r": 24, "t": top, "b": BOTTOM},
         paper_bgcolor=PAPER,
@@ -106,13 +106,33 @@ def canvas(
         legend={"orientation": "h", "x": 0, "y": -LEGEND / (rows * height), "yanchor": "top"},
         showlegend=True,
     )
-    figure.update_xaxes(**AXIS)
-    figure.update_yaxes(**AXIS)
+    drawing.update_xaxes(**AXIS)
+    drawing.update_yaxes(**AXIS)
+    return drawing
+
+
+def canvas(title: str, subtitle: str, **panels: Any) -> "Figure":
+    """The same as plotly's Figure, for pictures that need more of it than a sketch has.
+
+    Args:
+        title, subtitle, panels: see :func:`sketch`.
+    """
+    drawing = sketch(title, subtitle, **panels)
+    grid = {"rows": panels.get("rows", 1), "cols": drawing.columns}
+    figure = require("plotly.subplots", "report").make_subplots(**grid)
+    figure.layout = {"template": "none", **drawing.layout}
     return figure
 
 
 def axes(
-    figure: "Figure", x: str, y: str, *, row: int = 1, col: int = 1, x_range: Any = None, y_range: Any = None
+    figure: "Sketch | Figure",
+    x: str,
+    y: str,
+    *,
+    row: int = 1,
+    col: int = 1,
+    x_range: Any = None,
+    y_range: Any = None,
 ) -> None:
     """Title the axes of a panel, and set what they span."""
     font = {"size": 13}
@@ -122,14 +142,14 @@ def axes(
             update(range=list(span), row=row, col=col)
 
 
-def scatter(figure: "Figure", name: str, row: int, col: int, **trace: Any) -> None:
+def scatter(figure: "Sketch | Figure", name: str, row: int, col: int, **trace: Any) -> None:
     """A scatter trace; of several with one name the first stands in the legend, for all."""
     first = not any(other.name == name and other.showlegend for other in figure.data)
     figure.add_scatter(name=name, legendgroup=name, showlegend=first, row=row, col=col, **trace)
 
 
 def line(
-    figure: "Figure",
+    figure: "Sketch | Figure",
     x: Any,
     y: Any,
     name: str,
@@ -154,7 +174,15 @@ def line(
 
 
 def band(
-    figure: "Figure", x: Any, low: Any, high: Any, name: str, colour: str, *, row: int = 1, col: int = 1
+    figure: "Sketch | Figure",
+    x: Any,
+    low: Any,
+    high: Any,
+    name: str,
+    colour: str,
+    *,
+    row: int = 1,
+    col: int = 1,
 ) -> None:
     """The area between two lines of finite values, in a faint colour, with the legend entry of a line."""
     figure.add_scatter(
@@ -174,7 +202,14 @@ def band(
 
 
 def flow_lines(
-    figure: "Figure", x: np.ndarray, y: np.ndarray, name: str, colour: str, *, row: int = 1, col: int = 1
+    figure: "Sketch | Figure",
+    x: np.ndarray,
+    y: np.ndarray,
+    name: str,
+    colour: str,
+    *,
+    row: int = 1,
+    col: int = 1,
 ) -> None:
     """Solutions, one in each row of x and y (lines, points), each with an arrow half-way along."""
     gap = np.full((len(x), 1), np.nan)
@@ -196,7 +231,7 @@ def flow_lines(
 
 
 def arrows(
-    figure: "Figure", x: Any, y: Any, dx: Any, dy: Any, name: str, *, row: int = 1, col: int = 1
+    figure: "Sketch | Figure", x: Any, y: Any, dx: Any, dy: Any, name: str, *, row: int = 1, col: int = 1
 ) -> None:
     """Arrows (dx, dy) with their middles at (x, y), all of one shape; none where both are 0."""
     x, y, dx, dy = (np.ravel(values) for values in np.broadcast_arrays(x, y, dx, dy))
@@ -217,7 +252,38 @@ def arrows(
     )
 
 
-def point(figure: "Figure", x: float, y: float, stable: bool, *, row: int = 1, col: int = 1) -> None:
+def field(
+    figure: "Sketch | Figure", x: Any, y: Any, dx: Any, dy: Any, span: tuple[float, float], name: str, *,
+    row: int = 1, col: int = 1,
+) -> None:  # fmt: skip
+    """Many arrows as one line: a slider redraws it ten times as fast as markers that turn.
+
+    Args:
+        x, y: their middles; there is none where dx and dy are 0.
+        dx, dy: from tail to head.
+        span: what the axes span, in their own units: heads are drawn for a panel as wide as high.
+    """
+    moving = np.ravel((np.abs(dx) + np.abs(dy)) > 0)
+    x, y, dx, dy = (np.ravel(one)[moving] for one in np.broadcast_arrays(x, y, dx, dy))
+    head_x, head_y = x + dx / 2, y + dy / 2
+    # the shaft turned back by BARB to either side, on the page
+    side_x, side_y = -dy / span[1] * span[0], dx / span[0] * span[1]
+    left, right = ((BARB * (-dx + turn * side_x), BARB * (-dy + turn * side_y)) for turn in (0.6, -0.6))
+    gap = np.full(len(x), np.nan)
+    scatter(
+        figure,
+        name,
+        row,
+        col,
+        x=np.stack([x - dx / 2, head_x, head_x + left[0], head_x, head_x + right[0], gap], axis=1).ravel(),
+        y=np.stack([y - dy / 2, head_y, head_y + left[1], head_y, head_y + right[1], gap], axis=1).ravel(),
+        mode="lines",
+        line={"color": QUIET, "width": 1, "simplify": False},
+        hoverinfo="skip",
+    )
+
+
+def point(figure: "Sketch | Figure", x: float, y: float, stable: bool, *, row: int = 1, col: int = 1) -> None:
     """A fixed point: filled where it is stable, open where not."""
     scatter(
         figure,
@@ -236,7 +302,9 @@ def point(figure: "Figure", x: float, y: float, stable: bool, *, row: int = 1, c
     )
 
 
-def regions(figure: "Figure", x: Any, y: Any, collapsed: np.ndarray, *, row: int = 1, col: int = 1) -> None:
+def regions(
+    figure: "Sketch | Figure", x: Any, y: Any, collapsed: np.ndarray, *, row: int = 1, col: int = 1
+) -> None:
     """Shade where everything is lost (true) and where not, of shape (y, x), with a legend entry each."""
     figure.add_heatmap(
         x=np.asarray(x),
@@ -266,14 +334,14 @@ def regions(figure: "Figure", x: Any, y: Any, collapsed: np.ndarray, *, row: int
 
 
 def colours(
-    figure: "Figure", x: Any, y: Any, z: np.ndarray, title: str, *, around_zero: bool = False
+    figure: "Sketch | Figure", x: Any, y: Any, z: np.ndarray, title: str, *, around_zero: bool = False
 ) -> None:
     """A map of values of shape (y, x), with a scale beside it.
 
     ``around_zero`` parts positive from negative values by two colours; the scale ends at the largest value
     on both sides, however low others are.
     """
-    scale: dict[str, Any] = {"colorscale": "Viridis"}
+    scale: dict[str, Any] = {"colorscale": [[i / 9, colour] for i, colour in enumerate(VIRIDIS)]}
     if around_zero:
         most = abs(float(np.nanmax(z)))
         scale = {"colorscale": [[0, RED], [0.5, PAPER], [1, BLUE]], "zmin": -most, "zmax": most}
@@ -293,7 +361,14 @@ def colours(
 
 
 def boundary(
-    figure: "Figure", x: Any, y: Any, z: np.ndarray, level: float, name: str, colour: str, dash: str = "solid"
+    figure: "Sketch | Figure",
+    x: Any,
+    y: Any,
+    z: np.ndarray,
+    level: float,
+    name: str,
+    colour: str,
+    dash: str = "solid",
 ) -> None:
     """The line where values of shape (y, x) pass a level; no line and no legend entry where they do not."""
     finite = z[np.isfinite(z)]
