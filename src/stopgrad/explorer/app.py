@@ -73,16 +73,15 @@ def _pages() -> APIRouter:
         script = Path(str(resources.files("plotly").joinpath("package_data/plotly.min.js")))
         return FileResponse(script, media_type="text/javascript", headers={"cache-control": "max-age=86400"})
 
-    def text(package: str, name: str, kind: str) -> Response:
-        return Response(resources.files(package).joinpath(name).read_bytes(), media_type=kind)
+    def shared(name: str) -> FileResponse:
+        # by way of the package at the top: to import that of the reports takes longer than all else
+        return FileResponse(Path(str(resources.files("stopgrad").joinpath("report", name))))
 
     for path in ("/", *(f"/{name}{rest}" for name in PAGES for rest in ("", "/{item}"))):
         router.add_api_route(path, page, methods=["GET", "HEAD"])
     router.add_api_route("/plotly.js", plotly, methods=["GET"])
-    style = partial(text, "stopgrad.report", "page.css", "text/css")
-    theme = partial(text, "stopgrad.report", "theme.js", "text/javascript")
-    router.add_api_route("/page.css", style, methods=["GET"])
-    router.add_api_route("/theme.js", theme, methods=["GET"])
+    for name in ("page.css", "theme.js"):
+        router.add_api_route(f"/{name}", partial(shared, name), methods=["GET"])
     return router
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stopgrad.errors import UsageError
+from stopgrad.files import json_lines
 
 Row = Mapping[str, Any]
 
@@ -94,13 +95,12 @@ def _read_summary(path: Path) -> Row:
 def _read_rows(path: Path) -> tuple[list[Row], int]:
     """The rows in step order; of rows for the same step, as a resumed run may repeat them, the last one."""
     rows: dict[tuple[str, float], Row] = {}
-    unreadable = 0
-    for line in _text(path).splitlines():
+    read, unreadable = json_lines(_text(path))
+    for row in read:
         try:
-            row = json.loads(line)
             rows[str(row["kind"]), float(row["step"])] = {**row, "epoch": float(row["epoch"])}
         except (ValueError, TypeError, KeyError):
-            unreadable += bool(line.strip())
+            unreadable += 1
     return [rows[key] for key in sorted(rows, key=lambda key: key[1])], unreadable
 
 

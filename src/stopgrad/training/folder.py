@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from stopgrad.diagnostics.diagnosis import Reading
 from stopgrad.errors import UsageError
-from stopgrad.files import to_json, write_text
+from stopgrad.files import json_lines, to_json, write_text
 
 
 class RunFolder:
@@ -43,14 +43,8 @@ class RunFolder:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of the log; a torn last line, as a kill leaves it, is passed over."""
-        if not self.metrics.exists():
-            return
-        with self.metrics.open() as file:
-            for line in file:
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    return
+        if self.metrics.exists():
+            yield from json_lines(self.metrics.read_text(encoding="utf-8", errors="replace"))[0]
 
     def readings(self, until: float = math.inf) -> list[Reading]:
         """What the monitor read of the run's training steps up to ``until``, in their order."""
