@@ -3,6 +3,10 @@
 import asyncio
 import base64
 import json
+import signal
+import subprocess
+import sys
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -91,7 +95,7 @@ def test_rows_that_come_later_are_read(folder):
 
 def test_an_event_comes_first_and_whenever_a_file_changes(folder):
     async def listen():
-        events = Run("one", folder).events()
+        events = Run("one", folder).events(ending=lambda: False)
         first = await anext(events)
         later = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0.8)
@@ -105,12 +109,23 @@ def test_an_event_comes_first_and_whenever_a_file_changes(folder):
 
 def test_events_end_with_a_file_that_leads_out(folder, tmp_path):
     async def listen():
-        events = Run("one", folder).events()
+        events = Run("one", folder).events(ending=lambda: False)
         await anext(events)
         (folder / "config.yaml").symlink_to("/etc/hostname")
         return [event async for event in events]
 
     assert asyncio.run(asyncio.wait_for(listen(), 5)) == []
+
+
+def test_ctrl_c_does_not_wait_for_a_page_that_follows_a_run(folder):
+    command = [sys.executable, "-m", "stopgrad", "explore", str(folder), "--port", "0", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        address = server.stdout.readline().split()[2]
+        with urlopen(f"{address}/api/runs/one/events", timeout=30) as events:
+            assert events.readline().startswith(b"data:")
+            server.send_signal(signal.SIGINT)
+            said = server.communicate(timeout=10)[1]
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("damage", ["{", "[1]"])

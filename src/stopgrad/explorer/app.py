@@ -47,6 +47,7 @@ def create_app(runs: Sequence[Path], store: Path) -> FastAPI:
         store: folder of the ledger's finished trials.
     """
     app = FastAPI(title="stopgrad explorer", docs_url=None, redoc_url=None)
+    app.state.ending = lambda: False  # whether the server has been told to stop
     app.add_middleware(Guard)
     app.add_exception_handler(UsageError, _refused)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -123,9 +124,10 @@ def _runs(runs: Mapping[str, Run]) -> APIRouter:
         return known(name).report()
 
     @router.get("/runs/{name}/events", responses=NOT_GIVEN)
-    def events(name: str) -> StreamingResponse:
+    def events(name: str, request: Request) -> StreamingResponse:
         """Server-sent events: one now, and one whenever a file of the run has changed."""
-        return StreamingResponse(known(name).events(), media_type="text/event-stream")
+        rows = known(name).events(request.app.state.ending)
+        return StreamingResponse(rows, media_type="text/event-stream")
 
     @router.get("/compare", responses=NOT_GIVEN)
     def compare(run: Annotated[list[str], Query(min_length=1, max_length=MOST)], measure: str) -> Response:

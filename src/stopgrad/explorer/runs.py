@@ -6,7 +6,7 @@ A file of it that has become a link out of the folder is not followed.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -94,10 +94,10 @@ class Run:
             header, sections = html.parts(run, eigenvalues=course)
         return {"name": self.name, "header": header, "sections": list(sections), "ended": bool(run.summary)}
 
-    async def events(self) -> AsyncIterator[str]:
-        """A server-sent event now, and whenever a file has changed."""
+    async def events(self, ending: Callable[[], bool]) -> AsyncIterator[str]:
+        """A server-sent event now, and whenever a file has changed, until the server is ``ending``."""
         seen = None
-        while True:
+        while not ending():
             try:
                 state = self.state()
             except UsageError:

@@ -39,8 +39,8 @@ def serve(runs: Sequence[Path], store: Path, port: int, *, open_browser: bool) -
         print(f"explorer at {address} (Ctrl-C to stop)", flush=True)
         if open_browser:
             threading.Timer(0.3, webbrowser.open, [address]).start()
-        # a page that follows a run holds its connection open for good
-        config = uvicorn.Config(
-            create_app(runs, store), log_level="warning", server_header=False, timeout_graceful_shutdown=1
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        app = create_app(runs, store)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
+        # a page that follows a run holds its connection open, for which the server would wait
+        app.state.ending = lambda: server.should_exit
+        server.run(sockets=[listener])
