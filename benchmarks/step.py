@@ -1,10 +1,10 @@
 """Where the time of a training step goes, and how much of the machine's matrix product rate it reaches.
 
-    python benchmarks/step.py               # about 6 minutes on 2 cores
+    python benchmarks/step.py               # about 8 minutes on 2 cores
     python benchmarks/step.py --write       # and the tables in benchmarks/README.md, results/step.json
     python benchmarks/step.py --quick       # a smoke run on few steps, whose numbers mean nothing
 
-The cases of `train_step.py`, trained by the loop of `stopgrad pretrain`.
+The cases of `train_step.py`, those on CUDA where there is a GPU, trained by the loop of `stopgrad pretrain`.
 
 Parts: seconds in the calls that make up a step, each waited for on a GPU. "views" is what the loop waits for
 its next batch; "forward, backward" has the loss and the way back; "rest" is the loop itself, its bookkeeping
@@ -35,7 +35,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from byol_epoch.cases import Case, cases
+from byol_epoch.cases import Case, select
 from byol_epoch.ours import Stopgrad
 from byol_epoch.table import RESULTS, header
 from stopgrad.training.precision import threads_of_an_operation
@@ -198,19 +198,17 @@ def write(results: list[dict[str, Any]], command: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", metavar="CASE", help="cifar, small, cuda; all by default")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help="all of train_step.py by default")
     parser.add_argument("--quick", action="store_true", help="few steps, whose numbers mean nothing")
     parser.add_argument("--write", action="store_true", help="write benchmarks/README.md, results/step.json")
     args = parser.parse_args()
-    known = cases(args.quick)
     results = []
-    for name in args.cases or known:
-        if name not in known:
-            parser.error(f"--cases {name}: known here are {', '.join(known)}")
-        case = known[name]
+    for case in select(parser, args.cases, args.quick):
         for precision in case.precisions:
-            print(f"{name} {precision} ...", flush=True)
+            print(f"{case.name} {precision} ...", flush=True)
             results.append(measure(case, precision, turns=2 if args.quick else 5))
+    if not results:
+        return
     command = " ".join(["python", *sys.argv])
     print(f"\n{tables(results)}")
     if args.write:

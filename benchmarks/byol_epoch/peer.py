@@ -1,4 +1,4 @@
-"""The peer's side: lightly's BYOL example, with its DataLoader and the weights of our learner."""
+"""A peer's side: lightly's BYOL example, with its DataLoader and the weights of our learner."""
 
 import copy
 import os
@@ -63,7 +63,7 @@ class Pictures(TorchDataset[list[Tensor]]):
     """Images in memory, made PIL and transformed one by one, as torchvision's CIFAR10 does."""
 
     def __init__(self, images: Tensor, transform: MultiViewTransform) -> None:
-        self.images = images.movedim(1, -1).squeeze(-1).numpy()
+        self.images = images.movedim(1, -1).squeeze(-1).contiguous().numpy()
         self.transform = transform
 
     def __len__(self) -> int:

@@ -12,11 +12,11 @@ from torchvision.transforms import v2
 from stopgrad.data.sources import Dataset
 
 
-def simclr_of_lightly(dataset: Dataset) -> MultiViewTransform:
-    """lightly's own transform as it says to set it for CIFAR: half the jitter, no blur."""
+def simclr_of_lightly(dataset: Dataset, *, size: int, blur: float) -> MultiViewTransform:
+    """lightly's own transform at half the jitter, as it says to set it for CIFAR; ``blur`` is how often."""
     normalise = {"mean": list(dataset.mean), "std": list(dataset.std)}
     return SimCLRTransform(
-        input_size=32, cj_strength=0.5, min_scale=0.2, gaussian_blur=0.0, normalize=normalise
+        input_size=size, cj_strength=0.5, min_scale=0.2, gaussian_blur=blur, normalize=normalise
     )
 
 

@@ -4,13 +4,15 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
+NAME_OF_STABLE = "stable-pretraining"
+INSTALL_STABLE = "stable-pretraining is not installed: pip install stable-pretraining==0.1.8"
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -19,8 +21,9 @@ def header() -> str:
     lines = path.read_text().splitlines() if path.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
     device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    names = ("stopgrad", "lightly", "torch", "torchvision", "timm", "pillow")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    names = ("stopgrad", "lightly", NAME_OF_STABLE, "lightning", "torch", "torchvision", "timm", "pillow")
+    present = {name for name in names if next(iter(distributions(name=name)), None) is not None}
+    versions = ", ".join(f"{name} {version(name)}" for name in names if name in present)
     return (
         f"{model}, {processors()} processors{device}; {torch.get_num_threads()} threads of torch; "
         f"Python {platform.python_version()}, {versions}"
@@ -37,8 +40,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         lines = [
             f"## {result['case']}: {result['title']}",
             "",
-            f"Turns of {result['block']} steps; {result['workers']} DataLoader workers for lightly; threads",
+            f"Turns of {result['block']} steps; {result['workers']} DataLoader workers for a peer; threads",
             f"for an operation: {', '.join(f'{side} {n}' for side, n in result['threads'].items())}.",
+            *(() if NAME_OF_STABLE in result["peers"] else ("", f"{INSTALL_STABLE}.")),
             "",
             "| | images/s, median (min..max) | turns | kNN after "
             f"{result['steps']} steps (untrained {result['knn_untrained']:.3f}) |",
@@ -48,12 +52,12 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             knn = f"{result['knn'][name]:.3f}" if name in result["knn"] else ""
             spread = f"{median(rates):,.1f} ({min(rates):,.1f}..{max(rates):,.1f})"
             lines.append(f"| {name} | {spread} | {len(rates)} | {knn} |")
-        lines += ["", "| | stopgrad / lightly, median of turns (min..max) |", "|---|---|"]
+        lines += ["", "| | stopgrad / the best peer, median of turns (min..max) |", "|---|---|"]
         for label, ours, peer in result["pairs"]:
             ratios = result["ratios"][label]
             spread = f"{median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
-            what = f"default: {ours} / {peer}" if label == "default" else f"equal precision, {label}"
-            lines.append(f"| {what} | {spread} |")
+            what = "default" if label == "default" else "equal precision"
+            lines.append(f"| {what}: {ours} / {peer} | {spread} |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
