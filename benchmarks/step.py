@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -132,7 +133,10 @@ def share_of_kernels(run: Stopgrad, case: Case, threads: int) -> float:
     start = time.process_time()
     run.steps(case.block)
     spent = (time.process_time() - start) / threads
-    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+    everywhere = _ExperimentalConfig(profile_all_threads=True)  # a view has a thread of its own
+    with profile(
+        activities=[ProfilerActivity.CPU], acc_events=True, experimental_config=everywhere
+    ) as profiler:
         run.steps(case.block)
     inside = sum(e.self_cpu_time_total for e in profiler.key_averages() if e.key.startswith("aten::"))
     return inside * 1e-6 / spent
