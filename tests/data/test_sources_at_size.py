@@ -8,7 +8,6 @@ import gc
 import io
 import pickle
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,8 @@ from stopgrad.data.sources.parts import Files
 from stopgrad.data.views import Views
 from stopgrad.errors import MissingExtra
 
+from .shards import write_shard
+
 COUNT = 47
 DAMAGED = {5: b"no picture at all", 31: None}  # None: the first half of its file
 CROP = (RandomResizedCrop(size=8),)
@@ -43,15 +44,6 @@ def encoded(i: int) -> bytes:
 
 def label(i: int) -> int:
     return i % 3
-
-
-def write_shard(path: Path, members: list[tuple[str, bytes]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
 
 
 def write_folder(root: Path) -> DataSettings:

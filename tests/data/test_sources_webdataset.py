@@ -16,6 +16,8 @@ from stopgrad.data.sources import DataSettings, checks, load_dataset
 from stopgrad.data.sources.webdataset import Shards, _list_shard, find_shards
 from stopgrad.errors import UsageError
 
+from .shards import write_shard
+
 
 def png(i: int) -> bytes:
     file = io.BytesIO()
@@ -23,18 +25,8 @@ def png(i: int) -> bytes:
     return file.getvalue()
 
 
-def write(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
 def plain(path: Path, numbers: range) -> Path:
-    return write(path, [(f"{i:03}.png", png(i)) for i in numbers])
+    return write_shard(path, [(f"{i:03}.png", png(i)) for i in numbers])
 
 
 def load(place: Path | str, **more):
@@ -105,7 +97,7 @@ def labelled(path: Path, label, count: int = 24) -> Path:
     members = []
     for i in range(count):
         members += [(f"{i:03}.png", png(i)), (f"{i:03}.json", json.dumps({"kind": label(i)}).encode())]
-    return write(path, members)
+    return write_shard(path, members)
 
 
 def test_labels_of_a_json_key_are_numbers_in_their_order_or_names(tmp_path: Path):
@@ -131,7 +123,7 @@ def test_a_missing_label_is_refused_where_labels_were_asked_for(tmp_path: Path, 
         (f"{i:03}.{kind}", png(i) if kind == "png" else b"1") for i in range(20) for kind in ("png", "cls")
     ]
     with caplog.at_level(logging.WARNING):
-        assert load(write(tmp_path / "b.tar", members[:-1])).classes is None
+        assert load(write_shard(tmp_path / "b.tar", members[:-1])).classes is None
     assert "1 images have no label" in caplog.text
 
 
@@ -139,7 +131,7 @@ def test_the_image_is_the_member_of_the_suffix_asked_for(tmp_path: Path):
     members = [
         (f"{i:03}.{kind}.png", png(i + shift)) for i in range(20) for kind, shift in (("a", 0), ("b", 50))
     ]
-    path = write(tmp_path / "x.tar", members)
+    path = write_shard(tmp_path / "x.tar", members)
     data = load(path, image="b.png")
     assert all(name.endswith(".b.png") for name in everything(data))
     assert {int(data.train[i].max()) for i in range(len(data.train))} <= set(range(100, 140, 2))
