@@ -89,9 +89,13 @@ def views() -> list[tuple[Tensor, Tensor]]:
 
 
 def test_same_networks(model, learner):
-    assert repr(model.encoder) == repr(learner.encoder.body)
-    assert repr(model.projector) == repr(learner.projector)
-    assert repr(model.predictor) == repr(learner.predictor.layers).replace("inplace=True", "")
+    pairs = (
+        (model.encoder, learner.encoder.body),
+        (model.projector, learner.projector),
+        (model.predictor, learner.predictor.layers),
+    )
+    for own, of_catalogue in pairs:
+        assert repr(own) == repr(of_catalogue).replace("inplace=True", "")
 
 
 def test_same_losses_as_the_catalogue(example, model, learner, settings):
