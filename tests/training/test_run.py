@@ -148,6 +148,21 @@ def test_readings_come_back_from_the_log_and_not_from_the_checkpoint(tiny, tmp_p
     assert resumed.monitor.readings == folder.readings()
 
 
+def test_tensorboard_reads_what_the_log_holds(tiny, tmp_path, quick):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = RunFolder(tmp_path / "run")
+    run(tiny(method="byol"), folder.path, show_progress=False)
+    board = EventAccumulator(str(folder.tensorboard), size_guidance={"scalars": 0}).Reload()
+    steps = [row for row in folder.rows() if row["kind"] == "step"]
+    for tag, value in (
+        ("step/loss", lambda row: row["loss"]),
+        ("step/reading.nodes.z.std", lambda row: row["reading"]["nodes"]["z"]["std"]),
+    ):
+        found = [(event.step, event.value) for event in board.Scalars(tag)]
+        assert found == [(row["step"], pytest.approx(value(row), rel=1e-6)) for row in steps]
+
+
 def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path, quick):
     first = run(tiny(), tmp_path / "a", show_progress=False)
     before = (tmp_path / "a" / "checkpoints" / "last.ckpt").read_bytes()

@@ -314,8 +314,8 @@ def _measures(views: Sequence[Tensor]) -> dict[str, Any]:
     """Measures of one node's rows (N, D), as `VectorStatistics` names them; of the first view."""
     statistics = VectorStatistics(views[0].shape[1])
     statistics.update(views[0])
-    measures = statistics.compute()
-    return {name: value for name, value in measures.items() if name != "spectrum" and value == value}
+    measures = statistics.compute(spectrum=False)
+    return {name: value for name, value in measures.items() if value == value}
 
 
 def _rows(x: Tensor) -> Tensor:

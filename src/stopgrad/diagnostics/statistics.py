@@ -88,8 +88,11 @@ class VectorStatistics:
         self._sample.reduce()
 
     @torch.no_grad()
-    def compute(self) -> dict[str, float | list[float]]:
+    def compute(self, spectrum: bool = True) -> dict[str, float | list[float]]:
         """The measures of all rows seen so far.
+
+        Args:
+            spectrum: whether with ``spectrum``, which costs a decomposition of its own.
 
         Of all rows: ``count``, ``dim``, their width, and ``finite``, the share that is. Of the finite ones:
         ``zero_rows``, the share of zeros; ``norm``, the mean norm; ``raw_std``, the mean over dimensions of
@@ -109,14 +112,14 @@ class VectorStatistics:
             "dim": self.dim,
             "finite": count / seen if seen else math.nan,
             **dict.fromkeys(MEASURES, math.nan),
-            "spectrum": [],
         }
         if count:
             measures |= {"zero_rows": zeros / count, "norm": norms / count}
             measures |= {name: float(value) for name, value in self._of_raw_rows().items()}
             measures |= {name: float(value) for name, value in self._of_unit_rows().items()}
-            shares = shares_of(self._unit.eigenvalues())
-            measures["spectrum"] = shares[:SPECTRUM_KEPT].tolist()
+        if spectrum:
+            shares = shares_of(self._unit.eigenvalues())[:SPECTRUM_KEPT] if count else self._counts[:0]
+            measures["spectrum"] = shares.tolist()
         return measures
 
     def _of_raw_rows(self) -> dict[str, Tensor]:

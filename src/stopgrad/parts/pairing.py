@@ -6,6 +6,7 @@ predictor applied to it, ``inv(p1)`` the inverse predictor, a second network of 
 """
 
 import re
+from functools import cache
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator
@@ -23,6 +24,7 @@ class Node(NamedTuple):
     view: int
 
     @classmethod
+    @cache  # every step reads the same few
     def read(cls, text: str) -> "Node":
         """The node that a text such as ``sg(inv(p2))`` stands for.
 

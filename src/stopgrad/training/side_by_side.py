@@ -7,8 +7,9 @@ number of processors.
 """
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -51,9 +52,10 @@ class TwoThreads:
 class SideBySide:
     """Forward and backward pass of a learner on the CPU, a thread for each view.
 
-    The second view goes through a twin of the learner: the same weights in memory, but gradients and batch
-    normalisation of its own, so that no two threads write to one place. What the twin gathers is added to the
-    learner's after each pass, always as if the first view had come first.
+    The second view goes through a twin of the learner: the same weights, but batch normalisation of its own,
+    whose statistics the learner takes after each pass, as if the first view had come first. Both gradients
+    of a weight meet in autograd, which adds them one at a time: from nothing on, so that their order makes no
+    difference.
 
     Args:
         learner: in training mode. Its `branch` draws no random numbers, which two threads would draw in any
@@ -65,7 +67,7 @@ class SideBySide:
     def __init__(self, learner: Learner, fabric: Fabric, threads: TwoThreads) -> None:
         self.learner, self.twin = learner, _twin(learner)
         self.fabric, self.threads = fabric, threads
-        self._weights = [*zip(learner.parameters(), self.twin.parameters(), strict=True)]
+        self._weights = [w for w in learner.parameters() if w.requires_grad]
         norms, twins = _norms(learner), _norms(self.twin)
         for norm in twins:  # of the last batch alone
             norm.momentum, norm.num_batches_tracked = 1.0, None
@@ -86,34 +88,36 @@ class SideBySide:
         with self.fabric.autocast():
             nodes = self.learner.join(leaves, labels, indices)
         self.fabric.backward(nodes.loss / parts)
-        self.threads.map(_backward, branches, leaves)
-        self._take_from_twin()
+        with self._gradients_of_before_aside():
+            self.threads.map(_backward, branches, leaves)
+        self._take_statistics()
         return nodes
 
     def _branch(self, learner: Learner, x: Tensor) -> Branch:
         with self.fabric.autocast():  # a property of the thread as well
             return learner.branch(x)
 
+    @contextmanager
+    def _gradients_of_before_aside(self) -> Iterator[None]:
+        """What the join and earlier parts left is added last: of three numbers the order does matter."""
+        before = [(w, w.grad) for w in self._weights if w.grad is not None]
+        for w, _ in before:
+            w.grad = None
+        yield
+        for w, gradient in before:
+            w.grad = gradient if w.grad is None else w.grad.add_(gradient)
+
     @torch.no_grad()
-    def _take_from_twin(self) -> None:
+    def _take_statistics(self) -> None:
         torch._foreach_lerp_(self._statistics, self._last, self._momenta)
         torch._foreach_add_(self._counts, 1)
-        found = [(own, other.grad) for own, other in self._weights if other.grad is not None]
-        both = [(own.grad, grad) for own, grad in found if own.grad is not None]
-        if both:
-            torch._foreach_add_(*map(list, zip(*both, strict=True)))
-        for own, grad in found:
-            own.grad = grad if own.grad is None else own.grad
-        for _, other in self._weights:
-            other.grad = None
 
 
 def _twin(learner: Learner) -> Learner:
-    """A copy with the same weights and buffers in memory, but its own gradients and batch normalisation."""
+    """A copy with the same weights and buffers, but a batch normalisation of its own."""
     kept = {id(buffer) for norm in _norms(learner) for buffer in norm.buffers()}
-    memory: dict[int, Any] = {id(b): b for b in learner.buffers() if id(b) not in kept}
-    memory |= {id(w): nn.Parameter(w.detach(), w.requires_grad) for w in learner.parameters()}
-    return copy.deepcopy(learner, memory)
+    shared = [*learner.parameters(), *(b for b in learner.buffers() if id(b) not in kept)]
+    return copy.deepcopy(learner, {id(x): x for x in shared})
 
 
 def _norms(module: nn.Module) -> list[_BatchNorm]:

@@ -20,8 +20,8 @@ class TrainState:
     ``step``, the number of optimiser steps that are done.
 
     ``learner`` and ``probe`` are the modules as Fabric wrapped them. ``epoch_loss`` is the mean loss of the
-    last whole epoch; ``loss_sum`` adds up the losses of this one; ``bad_step`` is the first step whose loss
-    was not finite, or -1. The last two stay on the device, so that no step waits for it.
+    last whole epoch; ``loss_sum`` adds up the losses of this one, on the device, so that no step waits for
+    it.
     """
 
     learner: _FabricModule
@@ -32,12 +32,11 @@ class TrainState:
     step: int = 0
     epoch_loss: float = math.nan
     loss_sum: Tensor = field(init=False)
-    bad_step: Tensor = field(init=False)
+    _unchecked: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.loss_sum = torch.zeros((), dtype=torch.float64 if self.device.type != "mps" else torch.float32)
         self.loss_sum = self.loss_sum.to(self.device)
-        self.bad_step = torch.full((), -1, dtype=torch.long, device=self.device)
 
     @property
     def bare_learner(self) -> Learner:
@@ -55,10 +54,16 @@ class TrainState:
 
     @torch.no_grad()
     def record(self, loss: Tensor) -> None:
-        """Count the loss of the step that is being made, and note the first one that is not finite."""
+        """Count the loss of the step that is being made, a scalar without a graph."""
         self.loss_sum += loss
-        bad = (self.bad_step < 0) & ~torch.isfinite(loss)
-        self.bad_step = torch.where(bad, self.step + 1, self.bad_step)
+        self._unchecked.append(loss)
+
+    def bad_step(self) -> int:
+        """The first step since the last call whose loss was not finite, or -1; waits for the device."""
+        losses, self._unchecked = self._unchecked, []
+        finite = torch.stack(losses).isfinite().tolist() if losses else []
+        steps = range(self.step - len(losses) + 1, self.step + 1)
+        return next((step for step, good in zip(steps, finite, strict=True) if not good), -1)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, in plain values and tensors."""

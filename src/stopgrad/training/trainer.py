@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from stopgrad.data.batches import Batch, Batches
 from stopgrad.diagnostics.attached import EVALUATED
@@ -189,8 +189,9 @@ class Trainer:
     def _read(self, nodes: Nodes, batch: Batch) -> Reading:
         """What the monitor sees of a step that is done; the same on all ranks."""
         learner = self.state.bare_learner
-        with mode(learner, training=False), torch.no_grad(), self.fabric.autocast():
-            z_eval = learner.embed(self.normalise(batch.views[0][:EVALUATED]))[1]
+        seen = nn.Sequential(learner.encoder, learner.projector)
+        with mode(seen, training=False), torch.no_grad(), self.fabric.autocast():
+            z_eval = seen(self.normalise(batch.views[0][:EVALUATED]))
         online = target = None
         if isinstance(learner, SiameseLearner) and isinstance(learner.target, EmaTarget):
             online, target = learner.online, learner.target
@@ -263,7 +264,8 @@ class Trainer:
         self.progress.skip_time()
 
     def _check_finite(self) -> None:
-        bad = [int(step) for step in self._all(self.state.bad_step) if step >= 0]
+        own = torch.tensor(self.state.bad_step(), device=self.fabric.device)
+        bad = [int(step) for step in self._all(own) if step >= 0]
         if bad:
             raise Diverged(min(bad), self.saved_step)
 
