@@ -142,6 +142,7 @@ class Scatter:
     def __init__(self, dim: int):
         self.dim, self.count = dim, 0
         self._held: list[Tensor] = []
+        self._about_mean: tuple[Tensor, Tensor] | None = None  # of the rows held back
         self._folded = 0
         self._mean = torch.zeros(dim, dtype=torch.float64)
         self._moment = torch.zeros(1, 1, dtype=torch.float64)  # (D, D) once rows are folded
@@ -158,6 +159,7 @@ class Scatter:
         if not len(rows):
             return
         self._held.append(rows)
+        self._about_mean = None
         self.count += len(rows)
         if self.count - self._folded > self.dim:
             self._fold()
@@ -186,14 +188,14 @@ class Scatter:
         if self._folded:
             self._fold()
             return self._mean
-        return self._rows().mean(dim=0)
+        return self._held_about_mean()[0]
 
     def squares(self) -> Tensor:
         """Sum of the squared distances from the mean by dimension, (D,)."""
         if self._folded:
             self._fold()
             return self._moment.diagonal()
-        return (self._rows() - self.mean()).square().sum(dim=0)
+        return self._held_about_mean()[1].square().sum(dim=0)
 
     def moment(self) -> Tensor:
         """sum (x - mean) (x - mean)^T, (D, D)."""
@@ -222,22 +224,27 @@ class Scatter:
     def _gram(self, centred: bool) -> Tensor:
         """X^T X (D, D) of the rows X, or X X^T (N, N) where that is smaller; both have the same spectrum."""
         if not self._folded:
-            rows = self._rows()
-            rows = rows - self.mean() if centred else rows
+            rows = self._held_about_mean()[1] if centred else self._rows()
             return rows @ rows.T
         moment, mean = self.moment(), self._mean
         return moment if centred else moment + self.count * torch.outer(mean, mean)
+
+    def _held_about_mean(self) -> tuple[Tensor, Tensor]:
+        """The mean (D,) of the rows held back, and these less it (N, D): most measures ask for both."""
+        if self._about_mean is None:
+            rows = self._rows()
+            mean = rows.mean(dim=0)
+            self._about_mean = mean, rows - mean
+        return self._about_mean
 
     def _rows(self) -> Tensor:
         return self._held[0] if len(self._held) == 1 else torch.cat(self._held)
 
     def _fold(self) -> None:
         if self._held:
-            rows = self._rows()
-            self._held = []
-            mean = rows.mean(dim=0)
-            centred = rows - mean
-            self._join(len(rows), mean, centred.T @ centred)
+            mean, centred = self._held_about_mean()
+            self._held, self._about_mean = [], None
+            self._join(len(centred), mean, centred.T @ centred)
 
     def _join(self, count: int, mean: Tensor, moment: Tensor) -> None:
         total = self._folded + count
