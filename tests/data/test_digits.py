@@ -1,7 +1,6 @@
 """The bundled set is a constant, and no original lends images to two parts."""
 
 import hashlib
-import time
 
 import numpy as np
 import pytest
@@ -85,10 +84,8 @@ def test_pose_is_within_its_bounds(data):
     assert abs(ink[:, :8].sum() / ink.sum() - 0.5) < 0.04
 
 
-def test_quick_and_settings_apply(data):
-    start = time.perf_counter()
+def test_settings_apply(data):
     small = load_dataset(DataSettings(channels=3, image_size=32, limit=100))
-    assert time.perf_counter() - start < 3
     assert small.train.images.shape == (100, 3, 32, 32)
     assert small.test.images.shape == (1024, 3, 32, 32)
     assert len(small.mean) == len(small.std) == 3

@@ -1,5 +1,3 @@
-import time
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -201,11 +199,3 @@ def test_few_labels_needs_labels():
         few_labels(None, 20, 0)
     with pytest.raises(UsageError, match="below 1"):
         few_labels(torch.zeros(3, dtype=torch.int64), 0, 0)
-
-
-@pytest.mark.slow
-def test_takes_a_moment_on_the_bundled_size():
-    train, test = clusters(4096, 0.3, 0, 10, 128), clusters(1024, 0.3, 1, 10, 128)
-    start = time.process_time()
-    linear_probe(*train, *test, standardise=False)
-    assert time.process_time() - start < 3.0
