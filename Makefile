@@ -21,7 +21,7 @@ test-slow: $(READY)
 # the explorer in a real browser; needs a Chromium on the PATH, or named in BROWSER_PATH
 test-browser: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
-	$(BIN)/pytest --override-ini addopts="--strict-markers --import-mode=importlib" tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest --override-ini addopts="--strict-markers --import-mode=importlib" tests/browser
 
 # docs/img: the explorer's views, of the runs of `make results`
 screenshots: $(READY)

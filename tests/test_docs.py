@@ -2,10 +2,15 @@
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+
+from stopgrad.catalog import CATALOG
+from stopgrad.cli import app
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -28,6 +33,23 @@ def test_the_examples_of_a_page_run_in_order(page, tmp_path, monkeypatch):
         exec(compile(block, str(page), "exec"), names)
 
 
+COMMANDS = [
+    (path.name, command)
+    for path in [*sorted(DOCS.rglob("*.md")), DOCS.parent / "README.md"]
+    for command in re.findall(r"^(?: {4})?stopgrad (.+)$", path.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_the_command_line_takes_what_a_page_shows(page, line):
+    """Verbs, flags and methods exist; nothing is run."""
+    command, words = typer.main.get_command(app), shlex.split(line, comments=True)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    given = command.make_context(command.name, words).params
+    assert given.get("method") in (None, *CATALOG)
+
+
 MIGRATING = (DOCS / "migrating.md").read_text()
 
 
@@ -40,7 +62,6 @@ def _cells(heading):
 
 def _settings():
     """Paths of all settings, of every kind of a part."""
-    from stopgrad.catalog import CATALOG
     from stopgrad.training.settings import resolve
 
     def paths(content, prefix=""):

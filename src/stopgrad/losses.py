@@ -40,7 +40,7 @@ def byol_loss(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor, distance: Distance
         UsageError: if the tensors are not matrices of one shape.
         pydantic.ValidationError: for an unknown distance.
 
-    Example:
+    Examples:
         >>> import torch
         >>> z1, z2 = torch.eye(3), torch.eye(3)
         >>> float(byol_loss(2 * z1, z2, z1, z2))
@@ -80,7 +80,7 @@ def isoloss(
         UsageError: if the tensors are not matrices of one shape, or only one target is given.
         pydantic.ValidationError: for an unknown distance.
 
-    Example:
+    Examples:
         >>> import torch
         >>> z1, z2 = torch.tensor([[3.0, 1.0]], requires_grad=True), torch.tensor([[1.0, 1.0]])
         >>> weight = torch.tensor([1.0, 0.1])
@@ -117,7 +117,7 @@ def raft_loss(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor, a: float = 1.0, b:
     Raises:
         UsageError: if the tensors are not matrices of one shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> p, t = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])
         >>> float(raft_loss(p, p, t, t))
@@ -143,7 +143,7 @@ def byol_prime_loss(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor, a: float = 1
     Raises:
         UsageError: if the tensors are not matrices of one shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> p, t = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 3.0]])
         >>> float(byol_prime_loss(p, p, t, t, b=0.5))

@@ -107,7 +107,7 @@ class Method(Frozen):
 
     Combinations that collapse are legal: collapse is an experiment here. `notes` says what theory expects.
 
-    Example:
+    Examples:
         >>> simsiam = Method(predictor=Mlp(hidden=64))
         >>> mirror = simsiam.but(pairing=(Pair(query="z1", key="p(t2)"), Pair(query="z2", key="p(t1)")))
         >>> mirror.calls_predictor

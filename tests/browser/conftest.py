@@ -18,7 +18,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 def executable_path():
     found = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, NAMES)), None)
-    assert found, "no Chromium on the PATH: apt-get install chromium, or name one in BROWSER_PATH"
+    if not found:
+        pytest.exit("no Chromium on the PATH: apt-get install chromium, or name one in BROWSER_PATH", 1)
     return found
 
 

@@ -123,7 +123,7 @@ def test_runs_are_listed_compared_and_shown(open_page):
     page.get_by_role("link", name="byol", exact=True).click()
     page.wait_for_selector("#charts .main-svg")
     assert page.locator("#neighbours img").count() > 50
-    assert page.get_by_text("the run has ended").count() == 1
+    page.get_by_text("the run has ended").wait_for()
 
 
 def test_a_run_is_followed_while_it_goes_on(open_page, runs):
@@ -185,7 +185,7 @@ def test_a_telephone_need_not_scroll_sideways(path, open_page):
     page = open_page(path)
     page.set_viewport_size({"width": 390, "height": 800})
     page.wait_for_selector("tbody tr" if path == "/ledger" else PLOT)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    page.wait_for_function("() => document.documentElement.scrollWidth <= 390")
 
 
 def test_a_moved_slider_is_drawn_at_once(open_page):

@@ -86,6 +86,12 @@ def test_every_unit_has_a_layer():
     assert set(LEVEL) == UNITS
 
 
+def test_the_picture_of_the_tree_shows_the_layers():
+    page = (Path(__file__).parents[2] / "docs/architecture.md").read_text()
+    lines = page.partition("```text\n")[2].partition("```")[0].splitlines()
+    assert [set(line.split()) for line in reversed(lines)] == [set(row) for row in LAYERS[:-1]]
+
+
 def test_imports_point_downward():
     found = edges()
     assert len(found) > 50

@@ -44,7 +44,7 @@ class Monitor:
         facts: what is known of the method, see `examine`; it names causes.
         first: the number of the first step, for a run that is resumed.
 
-    Example:
+    Examples:
         >>> monitor = Monitor(every=1)
         >>> for step in range(3):
         ...     z = torch.ones(64, 8) + 1e-4 * torch.randn(64, 8)

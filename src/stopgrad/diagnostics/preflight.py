@@ -64,7 +64,7 @@ def preflight(
     Returns:
         The findings, faults first; an empty list when nothing is wrong.
 
-    Example:
+    Examples:
         >>> net = nn.Linear(4, 4)
         >>> [finding.check for finding in preflight(_Agree(net), (torch.ones(8, 4), torch.ones(8, 4)))]
         ['identical-views']

@@ -44,7 +44,7 @@ class VectorStatistics:
     Raises:
         ValueError: by `update`, unless the rows are of this width.
 
-    Example:
+    Examples:
         >>> statistics = VectorStatistics(2)
         >>> statistics.update(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
         >>> statistics.update(torch.tensor([[-1.0, 0.0], [0.0, -2.0]]))

@@ -185,7 +185,7 @@ class Centre(nn.Module):
         dim: D, width of the outputs.
         momentum: m, in [0, 1).
 
-    Example:
+    Examples:
         >>> centre = Centre(2, momentum=0.5)
         >>> t = centre(torch.tensor([[2.0, 0.0], [4.0, 2.0]]))
         >>> centre.update([t])
@@ -241,7 +241,7 @@ class EmaTarget(TargetModule):
     Raises:
         UsageError: where ``independent`` cannot draw a parameter anew.
 
-    Example:
+    Examples:
         >>> net = nn.Linear(2, 2)
         >>> target = EmaTarget(net, tau=0.9)
         >>> before = target.network.weight.clone()
@@ -329,7 +329,7 @@ class MemoryTarget(TargetModule):
         dim: D, width of the projections.
         momentum: m, in [0, 1).
 
-    Example:
+    Examples:
         >>> memory = MemoryTarget(images=5, dim=1, momentum=0.75)
         >>> z, image = torch.tensor([[4.0]]), torch.tensor([3])
         >>> for _ in range(2):

@@ -48,7 +48,7 @@ class Moments:
         gaps: sum of v v^T. (n1, n1)
         centred: whether X and Sigma_s are about the mean of both views.
 
-    Example:
+    Examples:
         >>> moments = Moments.empty(2)
         >>> moments.update(torch.eye(2), torch.eye(2))
         >>> moments.X.tolist(), moments.X_prime.tolist()

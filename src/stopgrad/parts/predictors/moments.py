@@ -27,7 +27,7 @@ class Moments(nn.Module):
         rho: share that is kept per step, in [0, 1), or "mean".
         shapes: shape of each average by its name; each is a buffer of that name.
 
-    Example:
+    Examples:
         >>> moments = Moments(0.5, mean=(1,))
         >>> moments.update(2, mean=torch.tensor([6.0]))
         >>> moments.update(2, mean=torch.tensor([2.0]))

@@ -158,7 +158,7 @@ class DirectPred(ClosedForm):
     Raises:
         pydantic.ValidationError: for a setting that is unknown or out of its range.
 
-    Example:
+    Examples:
         >>> predictor = DirectPred(4)
         >>> z = torch.randn(8, 4)
         >>> predictor.after_step((z, z))

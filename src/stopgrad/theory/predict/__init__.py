@@ -103,7 +103,7 @@ def predict(
     Raises:
         UsageError: naming the argument that is outside its domain.
 
-    Example:
+    Examples:
         >>> method = Method(predictor=Linear(), distance="euclidean")
         >>> found = predict(method, DataStatistics([1.0, 0.2], [1.5, 1.0]), lr=0.01, eta=0.02)
         >>> [mode.survives for mode in found.modes], round(found.modes[0].p, 3)
@@ -151,7 +151,7 @@ def course(
     Raises:
         UsageError: naming the argument that is outside its domain.
 
-    Example:
+    Examples:
         >>> method = Method(predictor=Linear(), distance="euclidean")
         >>> path = course(method, DataStatistics([1.0], [1.5]), [0, 5, 500], lr=0.01, eta=0.02)
         >>> path.p[:, 0].round(3).tolist()
