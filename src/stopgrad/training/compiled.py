@@ -97,15 +97,21 @@ class Compiled:
         failed = torch.tensor(cause is not None, device=self._fabric.device)
         gathered = self._fabric.all_gather(failed)
         assert isinstance(gathered, Tensor)
-        self._works = not gathered.any()
-        if self._works:
-            log.info("compiled (%s) in %.1f s", self._mode, time.perf_counter() - start)
-        else:
-            line = f"compile: {self._mode} failed, the run goes on eagerly: {cause or 'in another process'}"
-            log.warning("%s", line)
-            if self._fabric.is_global_zero:
-                self._progress.note(line)
+        where = gathered.reshape(-1).nonzero().flatten().tolist()
+        self._works = not where
+        if where:
+            cause = self._fabric.broadcast(cause, src=where[0])
+        if self._fabric.is_global_zero:
+            self._say(cause, time.perf_counter() - start)
         self._progress.skip_time()
+
+    def _say(self, cause: str | None, seconds: float) -> None:
+        if cause is None:
+            log.info("compiled (%s) in %.1f s", self._mode, seconds)
+            return
+        line = f"compile: {self._mode} failed, the run goes on eagerly: {cause}"
+        log.warning("%s", line)
+        self._progress.note(line)
 
     def _failure(
         self, views: tuple[Tensor, ...], labels: Tensor | None, indices: Tensor | None
