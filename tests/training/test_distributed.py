@@ -91,6 +91,23 @@ def test_two_processes_equal_one_on_the_joint_batch(method, tmp_path):
         torch.testing.assert_close(second[name], w, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
+def test_two_compiled_processes_equal_eager_ones(tmp_path):
+    few = ["--method", "byol", "--set", "data.limit=128", "--lr", "0.05", "--json"]
+    summaries = []
+    for mode in ("none", "default"):
+        status, out, err = finish(start(TWO, *few, "--compile", mode, "--out", tmp_path / mode))
+        assert status == 0, err
+        summaries.append(json.loads(out))
+    eager, compiled = summaries
+    assert (eager["compiled"], compiled["compiled"]) == (None, "default")
+    assert compiled["loss"] == pytest.approx(eager["loss"], abs=1e-5)
+    first, second = (learner(tmp_path / mode) for mode in ("none", "default"))
+    assert first.keys() == second.keys()
+    for name, w in first.items():
+        torch.testing.assert_close(second[name], w, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def wait_for_steps(folder, steps):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

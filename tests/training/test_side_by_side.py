@@ -240,6 +240,7 @@ def test_threads_that_auto_stands_for():
         ({"threads": 1}, "cpu", 2, False),
         ({"threads": 1}, "cuda", 1, False),
         ({"threads": 1, "encoder": {"name": "resnet18"}}, "cpu", 1, False),
+        ({"threads": 1, "compile": "default"}, "cpu", 1, False),
     ],
 )
 def test_which_runs_go_side_by_side(changes, device, processes, expected, tiny):

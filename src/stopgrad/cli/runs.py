@@ -37,6 +37,10 @@ def pretrain(
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = None,
+    compile: Annotated[
+        str | None,
+        typer.Option("--compile", help="none, default, reduce-overhead or max-autotune, of torch.compile."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Defaults to use, e.g. digits-smoke.")
     ] = None,
@@ -77,6 +81,7 @@ def pretrain(
         "seed": seed,
         "device": device,
         "precision": precision,
+        "compile": compile,
         "recipe": recipe,
         "on_collapse": on_collapse,
     }

@@ -32,6 +32,7 @@ from stopgrad.training.build import (
     uses_channels_last,
 )
 from stopgrad.training.checkpoint import load_checkpoint
+from stopgrad.training.compiled import Compiled, check_compile
 from stopgrad.training.distributed import join_batch_norm, launch, peers, settle_buckets
 from stopgrad.training.folder import MetricsLog, RunFolder, run_logger
 from stopgrad.training.online import OnlineProbe
@@ -110,7 +111,8 @@ def _run(
         warnings = []
         ended = _train(trainer)
         if ended.failure is None or not trainer.rescuable(ended.failure):
-            return session.finish(folder, loss=ended.loss, diverged_at=ended.diverged_at)
+            compiled = None if trainer.compiled is None else trainer.compiled.mode
+            return session.finish(folder, loss=ended.loss, diverged_at=ended.diverged_at, compiled=compiled)
         session, checkpoint = session.rescued(folder, ended.failure, trainer.state.step)
 
 
@@ -147,9 +149,11 @@ def complete(settings: RunSettings) -> RunSettings:
     """Settings whose precision and threads are those that "auto" stands for on this machine.
 
     Raises:
-        UsageError: when the device is not there, or cannot compute in the precision asked for.
+        UsageError: when the device is not there, cannot compute in the precision asked for, or cannot be
+            compiled for as asked.
     """
     device = resolve_device(settings.device)
+    check_compile(settings.compile, device, settings.accumulate)
     return settings.but(
         precision=resolve_precision(settings.precision, device),
         threads=resolve_threads(settings.threads, device, settings.encoder.name),
@@ -198,9 +202,12 @@ class Session:
             metrics = MetricsLog(folder, state.step if checkpoint is not None else -1)
         show = show_progress and fabric.is_global_zero
         progress = Progress(settings.epochs * len(batches), done=state.step, visible=show)
+        compiled = None
+        if settings.compile != "none":
+            compiled = Compiled(self.learner, settings.compile, fabric, progress)
         return Trainer(
             settings, self.facts, fabric, folder, state, batches, self.embedder.normalise,
-            self._evaluator(state), metrics, progress, monitor, side_by_side,
+            self._evaluator(state), metrics, progress, monitor, side_by_side, compiled,
             saved_step=state.step, rescuable=self._rescuable(folder),
         )  # fmt: skip
 

@@ -55,8 +55,12 @@ class Progress:
         return self.rate
 
     def skip_time(self) -> None:
-        """Do not count the time since the last call: it went into evaluation."""
+        """Do not count the time since the last call: it went into evaluation, or into compiling."""
         self._images, self._since = 0, time.perf_counter()
+
+    def note(self, line: str) -> None:
+        """A line on stderr that is to be seen whether or not there is a bar."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Away from a terminal: a line for the epoch."""

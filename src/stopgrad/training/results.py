@@ -44,11 +44,13 @@ def evaluate_run(
     *,
     loss: float,
     diverged_at: int | None,
+    compiled: str | None,
 ) -> dict[str, Any]:
     """Measure a trained learner on the test part, write all result files, and return the summary.
 
     Several processes embed and vote together; then the first one alone fits the linear probes, writes and
-    returns the summary, and the others return nothing without waiting for it.
+    returns the summary, and the others return nothing without waiting for it. ``compiled`` is the mode that
+    this process compiled its training steps with, None if they were eager, or if there were none.
     """
     own, first = settings.evaluation, embedder.shares.rank == 0
     shown = materialise(dataset.test, settings.evaluation.images, settings.view_size)
@@ -67,6 +69,7 @@ def evaluate_run(
         "data": settings.data.name,
         "seed": settings.seed,
         "epochs": settings.epochs,
+        "compiled": compiled,
         "images_per_second": _throughput(folder),
         "loss": loss,
         **{name: z[name] for name in ("std", "effective_rank", "alignment", "uniformity")},

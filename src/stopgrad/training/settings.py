@@ -77,6 +77,10 @@ class RunSettings(Frozen):
     """Threads of one operation of a training step on the CPU. Rounding depends on it, so `config.yaml` holds
     the number that "auto" stood for: 1 for convnet-s on the CPU, whose operations are too small to be shared,
     else torch's own number. convnet-s with 1 computes both views of a batch at once, in a thread each."""
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    """The mode of `torch.compile` for the networks of a training step (see `stopgrad.training.compiled`).
+    Evaluation is never compiled. Where compiling fails the run goes on without, and `train.log`, stderr and
+    ``compiled`` in `summary.json` say so. "reduce-overhead" is of CUDA alone."""
     on_collapse: Literal["warn", "stop", "rescue"] = "warn"
     """What to do at the end of an epoch whose readings are those of a failure: a line in `train.log` with the
     cause and the first thing to change; with "stop", where it is a collapse, the end of the training too;

@@ -23,12 +23,14 @@ from stopgrad.training.settings import RunSettings
 
 
 def runs_side_by_side(settings: RunSettings, fabric: Fabric) -> bool:
-    """Whether `SideBySide` can take a run: two views, one process on the CPU, one thread, convnet-s.
+    """Whether `SideBySide` can take a run: two views, one process on the CPU, one thread, convnet-s, eager.
 
     timm's networks may draw random numbers in their forward pass, and a loss that runs the predictor again
-    would have the batch normalisation of one view in it.
+    would have the batch normalisation of one view in it. Compiled networks in two threads at once have
+    crashed the process (PyTorch 2.15).
     """
-    alone = fabric.device.type == "cpu" and fabric.world_size == 1 and settings.threads == 1
+    eager = settings.compile == "none"
+    alone = eager and fabric.device.type == "cpu" and fabric.world_size == 1 and settings.threads == 1
     method = settings.sentence
     in_branches = not isinstance(method, Method) or (method.views == 2 and not method.calls_predictor)
     return alone and settings.encoder.name == CONVNET_S and in_branches

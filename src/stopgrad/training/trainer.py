@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ from stopgrad.method import Nodes, SiameseLearner
 from stopgrad.parts.target import EmaTarget
 from stopgrad.training.build import DataFacts
 from stopgrad.training.checkpoint import save_checkpoint
+from stopgrad.training.compiled import Compiled
 from stopgrad.training.folder import MetricsLog, RunFolder
 from stopgrad.training.optimizer import set_learning_rate
 from stopgrad.training.precision import threads_of_an_operation
@@ -89,6 +90,7 @@ class Trainer:
     progress: Progress
     monitor: Monitor
     side_by_side: SideBySide | None = None
+    compiled: Compiled | None = None
     saved_step: int = 0
     rescuable: Callable[[Diagnosis], bool] = lambda found: False
 
@@ -219,7 +221,8 @@ class Trainer:
         parts = self.settings.accumulate
         if self.side_by_side is not None:
             return _detached(self.side_by_side(views, labels, parts, indices))
-        with self.fabric.no_backward_sync(self.state.learner, enabled=not last):
+        compiled = nullcontext() if self.compiled is None else self.compiled.in_place(views, labels, indices)
+        with compiled, self.fabric.no_backward_sync(self.state.learner, enabled=not last):
             nodes: Nodes = self.state.learner(views, labels, indices)
             self.fabric.backward(nodes.loss / parts)
         return _detached(nodes)
