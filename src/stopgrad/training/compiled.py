@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -18,10 +17,10 @@ from torch import Tensor
 from stopgrad.errors import UsageError
 from stopgrad.method import Learner
 from stopgrad.training.progress import Progress
+from stopgrad.training.settings import Compile
 
 log = logging.getLogger(__name__)
 
-Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 RECORDING = ("reduce-overhead", "max-autotune")
 """Modes that record CUDA graphs, on CUDA."""
 

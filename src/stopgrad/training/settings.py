@@ -27,6 +27,7 @@ KINDS = ("target", "predictor")
 AXES = ("target", "predictor", "gradient", "pairing", "distance")
 NAMED = {"target", "predictor", "gradient", "distance"}
 """Axes whose settings may be a bare name, which stands for that kind with its defaults."""
+Compile = Literal["none", "default", "reduce-overhead", "max-autotune"]
 SCALARS = {"str", "int", "float", "bool", "constrained-int", "constrained-float"}
 
 
@@ -77,7 +78,7 @@ class RunSettings(Frozen):
     """Threads of one operation of a training step on the CPU. Rounding depends on it, so `config.yaml` holds
     the number that "auto" stood for: 1 for convnet-s on the CPU, whose operations are too small to be shared,
     else torch's own number. convnet-s with 1 computes both views of a batch at once, in a thread each."""
-    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    compile: Compile = "none"
     """The mode of `torch.compile` for the networks of a training step (see `stopgrad.training.compiled`).
     Evaluation is never compiled. Where compiling fails the run goes on without, and `train.log`, stderr and
     ``compiled`` in `summary.json` say so. "reduce-overhead" is of CUDA alone."""
