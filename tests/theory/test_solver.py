@@ -139,7 +139,7 @@ def test_a_solution_that_nobody_wants_is_given_up():
         asked.append(None)
         return len(asked) == 3
 
-    problem = (swing, (column(0.0), column(1.0)), (column(2.0),), column(1e6))
+    problem = (swing, (column(0.0), column(1.0)), (column(2.0),), column(1e3))
     with solver.given_up_once(unwanted), pytest.raises(solver.GivenUp):
         solver.solve(*problem)
     assert len(asked) == 3
