@@ -181,8 +181,9 @@ def _draw(view: View, values: dict[str, Any], unwanted: Callable[[], bool]) -> d
 
 
 def _ready() -> None:
-    """Import what computes pictures, while the first one is looked at."""
-    import_module("stopgrad.explorer.pictures")
+    """Import what computes pictures, and then what shows runs, while the first picture is looked at."""
+    for name in ("explorer.pictures", "report.html", "postmortem.diagnose", "postmortem.eigenvalues"):
+        import_module(f"stopgrad.{name}")
 
 
 def _trained(view: View, claims: Claims) -> Any:
