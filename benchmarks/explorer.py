@@ -8,8 +8,11 @@ Needs `pip install -e '.[explorer,report,browser]'` and a Chromium on the PATH, 
 - `first paint`: from the start of `stopgrad explore`, a new process, until the first contentful paint;
 - `first picture`: until plotly has drawn the first one, with all that the theory imports;
 - `slider`: from a slider's event until every new picture is painted, for a held and for a moving target
-  (without the basin there, which is drawn once sliders rest); `server` is the request's part of it;
-- `long run`: until a run of 100,000 step rows is drawn, opened by its address.
+  (without the basin there, which is drawn once sliders rest, and has often not been when the next move
+  comes); `request` is the server's part of it;
+- `long run`: until a run of 100,000 step rows is drawn, opened by its address: by a new browser of a new
+  server, which imports what it needs; by a new browser of a server that has shown runs, but has to read this
+  one again since its file has changed; and by a browser that has shown it, of a file that has not.
 """
 
 import argparse
@@ -33,7 +36,9 @@ PLOT = ".plot .main-svg"
 MOVE = """async ([id, notch]) => {
   const plots = [...document.querySelectorAll('.plot')];
   const late = new Promise((_, refuse) => { setTimeout(refuse, 60000, new Error('not drawn in 60 s')); });
-  const after = (plot) => new Promise((resolve) => plot.once('plotly_afterplot', resolve));
+  // a picture is drawn anew, or points of its lines are moved
+  const ends = ['plotly_afterplot', 'plotly_transitioned'];
+  const after = (plot) => Promise.race(ends.map((end) => new Promise((resolve) => plot.once(end, resolve))));
   const drawn = Promise.all(plots.map(after));
   const range = document.getElementById(id);
   const began = performance.now();
@@ -113,6 +118,21 @@ def opened(page: Page, address: str) -> float:
     return time.perf_counter() - began
 
 
+def long_runs(browser: Browser, runs: Path) -> tuple[float, float, float]:
+    """Seconds until it is drawn: of a new server, in a new browser, and in one that has shown it."""
+    with Server(runs) as server:
+        found = []
+        for _ in range(2):
+            (runs / "long" / "metrics.jsonl").touch()
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            found.append(opened(page, f"{server.address}/runs/long"))
+            page.wait_for_timeout(3000)
+            if len(found) == 2:
+                found.append(opened(page, f"{server.address}/runs/long"))
+            page.close()  # it follows the run for as long as it is open
+        return found[0], found[1], found[2]
+
+
 def measure() -> dict[str, list[float]]:
     """Name -> times."""
     path = os.environ.get("BROWSER_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -125,8 +145,8 @@ def measure() -> dict[str, list[float]]:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             held = moves(page, f"{server.address}/dynamics/mode")
             moving = moves(page, f"{server.address}/dynamics/mode?fixed_tau=off")
-            run = [opened(page, f"{server.address}/runs/long") for _ in range(STARTS)]
-            page.close()  # it follows the run for as long as it is open
+            page.close()
+        first, read, again = zip(*(long_runs(browser, runs) for _ in range(STARTS)), strict=True)
         browser.close()
     return {
         "first paint, s": [paint for paint, _ in starts],
@@ -135,7 +155,9 @@ def measure() -> dict[str, list[float]]:
         "– its request, ms": [request for _, request in held],
         "slider, target moving, ms": [move for move, _ in moving],
         "– its request, ms (moving)": [request for _, request in moving],
-        "long run, s": run,
+        "long run, new server, s": list(first),
+        "– new browser, s": list(read),
+        "– same browser, s": list(again),
     }
 
 

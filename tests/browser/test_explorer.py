@@ -188,6 +188,48 @@ def test_a_telephone_need_not_scroll_sideways(path, open_page):
     page.wait_for_function("() => document.documentElement.scrollWidth <= 390")
 
 
+def drawn_paths(page):
+    """Every line on the page, as it is drawn."""
+    return page.evaluate(
+        "() => [...document.querySelectorAll('.plot .js-line')].map((e) => e.getAttribute('d'))"
+    )
+
+
+@pytest.mark.parametrize("query", ["", "?fixed_tau=off"])
+def test_lines_that_moved_are_where_a_new_page_draws_them(query, open_page):
+    page = open_page(f"/dynamics/mode{query}")
+    page.wait_for_selector(PLOT)
+    for value in (0.05, 0.06, 0.2, 0.07):  # at 0.2 there are fewer lines
+        set_slider(page, "η, weight decay", value)
+        regime(page).get_by_text(f"η = {value:.4g}").first.wait_for()
+        time.sleep(0.3)
+    page.wait_for_function("() => location.search.includes('eta=0.07')")
+    again = open_page(page.evaluate("() => location.pathname + location.search"))
+    for one in (page, again):
+        regime(one).get_by_text("This start").first.wait_for()
+        one.wait_for_load_state("networkidle")
+        one.wait_for_timeout(500)
+    assert drawn_paths(page) == drawn_paths(again)
+    assert len(drawn_paths(page)) > 5
+
+
+def test_a_move_does_not_wait_for_the_basin_of_the_one_before(open_page):
+    """The basin of a small decay takes seconds; it is dropped by the page, and given up by the server."""
+    page = open_page("/dynamics/mode?fixed_tau=off&eta=0.001")
+    page.wait_for_selector(PLOT)
+    answered = (
+        "() => performance.getEntriesByType('resource').filter((e) => e.name.includes('basin=')).at(-1)"
+    )
+    for value in (0.0011, 0.0012, 0.0013):
+        with page.expect_request("**basin=true**"):
+            set_slider(page, "η, weight decay", value)
+        time.sleep(0.1)  # it is under way
+        with page.expect_response("**basin=false**") as answer:
+            set_slider(page, "η, weight decay", value + 0.01)
+        answer.value.finished()
+        assert page.evaluate(answered)["duration"] < 600
+
+
 def test_a_moved_slider_is_drawn_at_once(open_page):
     """One request is under way at a time, and the last state is what is drawn."""
     page = open_page("/dynamics/mode")

@@ -348,7 +348,23 @@ def test_long_runs_stay_small(make_run):
     run = make_run(change=stretch)
     page = page_of(run)
     assert (run / "report.html").stat().st_size < 8e6
-    assert "One step in 13 is drawn" in page.words
+    assert "Of every 24 steps the lowest and the highest are drawn" in page.words
+
+
+def test_a_line_of_fewer_points_keeps_its_extremes():
+    values = np.random.default_rng(0).normal(size=30_011)
+    values[[7, 20_000]] = 50.0, -40.0
+    values[10_000:10_050] = np.nan
+    kept = frame.lowest_and_highest(values.tolist(), 1000)
+    assert len(kept) <= 1003
+    assert kept == sorted(set(kept))
+    assert {0, 7, 10_000, 20_000, 30_010} <= set(kept)
+    for part in np.array_split(np.arange(30_011), 500):
+        of, inside = values[part], values[[i for i in kept if part[0] <= i <= part[-1]]]
+        if np.isfinite(of).any():
+            assert (np.nanmin(inside), np.nanmax(inside)) == (np.nanmin(of), np.nanmax(of))
+    assert frame.lowest_and_highest([float("nan")] * 9, 4) == [0, 8]
+    assert frame.lowest_and_highest([1.0, 2.0], 2) == [0, 1]
 
 
 @pytest.mark.parametrize(("length", "most"), [(0, 5), (5, 5), (6, 5), (99, 10), (100, 10), (101, 10)])

@@ -71,3 +71,10 @@ def test_a_target_that_never_moves_is_no_regime_of_fixed_points():
 def test_several_modes_are_refused():
     with pytest.raises(UsageError, match="one mode"):
         regime(Modes([0.1, 0.2], 0.3))
+
+
+def test_a_regime_has_its_name_without_the_fate():
+    mode = Modes(p0=0.3, s0=0.2, eta=0.001)
+    whole, name = regime(mode), regime(mode, fate=False)
+    assert (name.name, name.text) == (whole.name, whole.text)
+    assert (name.collapses, name.fate) == (None, "")

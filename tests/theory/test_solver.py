@@ -131,3 +131,18 @@ def test_cuda_equals_the_cpu():
     cpu = solver.solve(swing, start, (rates,), t_end)
     cuda = solver.solve(swing, tuple(y.cuda() for y in start), (rates.cuda(),), t_end.cuda())
     torch.testing.assert_close(cuda.y[0].cpu(), cpu.y[0], rtol=1e-10, atol=1e-12)
+
+
+def test_a_solution_that_nobody_wants_is_given_up():
+    asked = []
+
+    def unwanted():
+        asked.append(None)
+        return len(asked) == 3
+
+    problem = (swing, (column(0.0), column(1.0)), (column(2.0),), column(1e3))
+    with solver.given_up_once(unwanted), pytest.raises(solver.GivenUp):
+        solver.solve(*problem)
+    assert len(asked) == 3
+    solver.solve(*problem[:3], column(1.0))
+    assert len(asked) == 3

@@ -11,7 +11,7 @@
 /api/ledger, .../ID       the claims, and one of them
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module, resources
 from pathlib import Path
@@ -29,6 +29,7 @@ from stopgrad.explorer.claims import Claims
 from stopgrad.explorer.guard import Guard
 from stopgrad.explorer.runs import Run, compared, named
 from stopgrad.explorer.views import VIEWS, View
+from stopgrad.explorer.waiting import while_waited_for
 
 MOST = 20  # runs in one picture
 NOT_GIVEN: dict[int | str, dict[str, Any]] = {404: {"description": "There is none of this name."}}
@@ -162,20 +163,27 @@ def _pictures(view: View) -> Any:
 
     first = model().model_dump() if view.name == FIRST.stem else None
 
-    def pictures(query: Annotated[model, Query()]) -> Response:
+    async def pictures(query: Annotated[model, Query()], request: Request) -> Response:
         values: BaseModel = query
         if values.model_dump() == first:
             return FileResponse(FIRST, media_type="application/json", background=BackgroundTask(_ready))
-        from stopgrad.explorer.pictures import drawn
-
-        return JSONResponse(drawn(view, values.model_dump()))
+        # in a thread, the import too
+        found = await while_waited_for(request, partial(_draw, view, values.model_dump()))
+        return JSONResponse(found)
 
     return pictures
 
 
+def _draw(view: View, values: dict[str, Any], unwanted: Callable[[], bool]) -> dict[str, Any] | None:
+    from stopgrad.explorer.pictures import drawn
+
+    return drawn(view, values, unwanted)
+
+
 def _ready() -> None:
-    """Import what computes pictures, while the first one is looked at."""
-    import_module("stopgrad.explorer.pictures")
+    """Import what computes pictures, and then what shows runs, while the first picture is looked at."""
+    for name in ("explorer.pictures", "report.html", "postmortem.diagnose", "postmortem.eigenvalues"):
+        import_module(f"stopgrad.{name}")
 
 
 def _trained(view: View, claims: Claims) -> Any:

@@ -4,29 +4,39 @@ The same functions draw the pictures of reports and of the command line; only th
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stopgrad.explorer.views import OFF, VIEWS, View
-from stopgrad.theory import figures
+from stopgrad.theory import figures, solver
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def drawn(view: View, values: Mapping[str, Any]) -> dict[str, Any]:
+def drawn(
+    view: View, values: Mapping[str, Any], unwanted: Callable[[], bool] = lambda: False
+) -> dict[str, Any] | None:
     """The pictures of a view for these values of its controls, and how to make each outside the page.
+
+    Args:
+        unwanted: asked now and then; once it is true, there is no answer.
 
     Raises:
         UsageError: for values that no picture can be drawn of together.
     """
-    pictures = []
-    for name in view.figures:
-        known = figures.FIGURES[name].parameters
-        own = {key: None if value == OFF else value for key, value in values.items() if key in known}
-        content = figures.make_sketch(name, **own).content()
-        pictures.append({"name": name, **framed(content), **copies(name, own)})
-    return {"pictures": pictures}
+    try:
+        with solver.given_up_once(unwanted):
+            return {"pictures": [_drawn(name, values) for name in view.figures]}
+    except solver.GivenUp:
+        return None
+
+
+def _drawn(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    known = figures.FIGURES[name].parameters
+    own = {key: None if value == OFF else value for key, value in values.items() if key in known}
+    content = figures.make_sketch(name, **own).content()
+    return {"name": name, **framed(content), **copies(name, own)}
 
 
 def shown(figure: "Figure") -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Run:
     _lock: Lock = field(default_factory=Lock, repr=False)
     _state: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
     _files: "RunFiles | None" = field(default=None, repr=False)
+    _report: "tuple[RunFiles, dict[str, Any]] | None" = field(default=None, repr=False)
 
     def state(self) -> tuple[tuple[int, int], ...]:
         """Size and time of change of the files, zeros of those that are not there.
@@ -81,14 +82,19 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """The parts of the run's report, as `report.html` has them, and its diagnosis."""
+        run = self.files()
+        if self._report is None or self._report[0] is not run:  # a file has changed
+            self._report = run, self._made(run)
+        return self._report[1]
+
+    def _made(self, run: "RunFiles") -> dict[str, Any]:
         from stopgrad.postmortem.diagnose import diagnose_run
         from stopgrad.postmortem.eigenvalues import eigenvalues
         from stopgrad.report import html
 
-        run = self.files()
         course = eigenvalues(run)
         try:
-            found = diagnose_run(self.path)
+            found = diagnose_run(self.path, (*run.steps, *run.epochs))
             header, sections = html.parts(run, found.diagnosis, found.series, course)
         except UsageError:  # nothing has been read in it yet
             header, sections = html.parts(run, eigenvalues=course)

@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stopgrad.diagnostics.diagnosis import Reading
 from stopgrad.errors import UsageError
-from stopgrad.training.folder import RunFolder
+from stopgrad.training.folder import RunFolder, readings_of
 from stopgrad.training.settings import RunSettings, read_yaml, validate
 
 NODES = ("z", "p", "z_train", "p_train")
@@ -29,7 +29,11 @@ def read_settings(folder: RunFolder) -> RunSettings | None:
     return validate(read_yaml(folder.config)) if folder.config.is_file() else None
 
 
-def read_readings(folder: RunFolder) -> list[Reading]:
+Rows = Sequence[Mapping[str, Any]]
+"""Of a run's log."""
+
+
+def read_readings(folder: RunFolder, rows: Rows) -> list[Reading]:
     """What the monitor read while the run trained, in the order of the steps; the run may still be training.
 
     A run that ended with a loss that is no number has a last reading that says so.
@@ -37,7 +41,7 @@ def read_readings(folder: RunFolder) -> list[Reading]:
     Raises:
         UsageError: nothing was read yet, or a file is damaged.
     """
-    readings = folder.readings()
+    readings = readings_of(rows)
     diverged = read_summary(folder).get("diverged_at_step")
     if diverged is not None:
         readings.append(Reading(diverged, readings[-1].nodes if readings else {}, math.nan))
@@ -46,14 +50,14 @@ def read_readings(folder: RunFolder) -> list[Reading]:
     return readings
 
 
-def read_measures(folder: RunFolder) -> dict[str, dict[str, Any]]:
+def read_measures(folder: RunFolder, rows: Rows) -> dict[str, dict[str, Any]]:
     """Measures by node: of the test images where the run has ended, else of the last measured epoch.
 
     Nothing before the first epoch has ended.
     """
-    epochs = [row for row in folder.rows() if row["kind"] == "epoch" and row["step"] > 0 and "z" in row]
-    rows = [row for row in (read_summary(folder), *reversed(epochs)) if row]
-    return _nodes(rows[0]) if rows else {}
+    epochs = [row for row in rows if row["kind"] == "epoch" and row["step"] > 0 and "z" in row]
+    known = [row for row in (read_summary(folder), *reversed(epochs)) if row]
+    return _nodes(known[0]) if known else {}
 
 
 def _nodes(row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

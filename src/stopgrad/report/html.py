@@ -8,7 +8,16 @@ from stopgrad.diagnostics.series import Series
 from stopgrad.evaluation import neighbours
 from stopgrad.report import diagnosed, figures, sections
 from stopgrad.report.figures import Eigenvalues
-from stopgrad.report.page import MOST_STEPS, NOTHING, frame, panel, section, thin, write_page
+from stopgrad.report.page import (
+    MOST_STEPS,
+    NOTHING,
+    frame,
+    lowest_and_highest,
+    panel,
+    section,
+    thin,
+    write_page,
+)
 from stopgrad.report.run_files import Evaluation, Row, RunFiles, read_run
 
 MOST_COLUMNS = 200  # epochs of a heat map
@@ -82,17 +91,19 @@ def _reasons(run: RunFiles, diagnosis: Diagnosis | None, series: Sequence[Series
 
 
 def _charts(run: RunFiles, eigenvalues: Eigenvalues | None) -> list[str]:
-    steps, epochs = thin(run.steps, MOST_STEPS), thin(run.epochs, MOST_STEPS)
+    epochs = thin(run.epochs, MOST_STEPS)
     reasons = [item for item in run.summary.get("evidence") or () if isinstance(item, dict)]
     measures = {
         name: panel(one.heading, figures.measure(epochs, name, reasons), one.reading)
         for name, one in figures.MEASURES.items()
     }
-    thinned = (
-        f" One step in {-(-len(run.steps) // MOST_STEPS)} is drawn." if len(steps) < len(run.steps) else ""
-    )
+    thinned = ""
+    if len(run.steps) > MOST_STEPS:
+        thinned = (
+            f" Of every {2 * len(run.steps) / MOST_STEPS:.0f} steps the lowest and the highest are drawn."
+        )
     return [
-        panel("Loss", figures.loss(steps, epochs), f"The training loss by epoch.{thinned}"),
+        panel("Loss", figures.loss(_steps(run, "loss"), epochs), f"The training loss by epoch.{thinned}"),
         _accuracy(run, epochs),
         measures["std"],
         measures["effective_rank"],
@@ -106,9 +117,21 @@ def _charts(run: RunFiles, eigenvalues: Eigenvalues | None) -> list[str]:
             "m_o is the norm of the mean of the unit-length vectors, m_r the root mean square of the rest; "
             "m_o near 1 and m_r near 0 is collapse to one vector.",
         ),
-        panel("Learning rate", figures.learning_rate(steps), f"As the optimizer used it.{thinned}"),
-        panel("Speed", figures.throughput(steps), f"Training images per second.{thinned}"),
+        panel(
+            "Learning rate", figures.learning_rate(_steps(run, "lr")), f"As the optimizer used it.{thinned}"
+        ),
+        panel(
+            "Speed",
+            figures.throughput(_steps(run, "images_per_second")),
+            f"Training images per second.{thinned}",
+        ),
     ]
+
+
+def _steps(run: RunFiles, key: str) -> Sequence[Row]:
+    """The step rows that a line of this key needs."""
+    kept = lowest_and_highest([figures.as_number(row.get(key)) for row in run.steps], MOST_STEPS)
+    return [run.steps[i] for i in kept]
 
 
 def _accuracy(run: RunFiles, epochs: Sequence[Row]) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from stopgrad.errors import require
 from stopgrad.files import whole_file
 
@@ -67,6 +69,26 @@ def panel(heading: str, figure: "Figure", reading: str, missing: str = NOTHING) 
         f'<script type="application/json">{data}</script></div>'
         f"<figcaption>{escape(reading)}</figcaption></figure>"
     )
+
+
+def lowest_and_highest(values: Sequence[float], most: int) -> list[int]:
+    """Places of at most about `most` of the values, in order: none lies outside the line through these.
+
+    Kept are the lowest and the highest of each stretch, the first and the last value, and the first that is
+    not finite.
+    """
+    if len(values) <= most:
+        return list(range(len(values)))
+    whole = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(whole)
+    kept = {0, len(whole) - 1}
+    if not finite.all():
+        kept.add(int(np.argmin(finite)))
+    for part in np.array_split(np.arange(len(whole)), most // 2):
+        known = part[finite[part]]
+        if len(known):
+            kept.update((int(known[whole[known].argmin()]), int(known[whole[known].argmax()])))
+    return sorted(kept)
 
 
 def thin(rows: Sequence[Item], most: int) -> Sequence[Item]:

@@ -34,18 +34,22 @@ class Regime:
     Attributes:
         name: of the regime, see the module; "frozen-target" for one that never follows the network.
         text: the regime in one sentence, with the inequality that decides it.
-        collapses: whether this start ends at s = 0.
-        fate: where this start ends, in one sentence.
+        collapses: whether this start ends at s = 0; None if that was not asked for.
+        fate: where this start ends, in one sentence; empty if that was not asked for.
     """
 
     name: Name
     text: str
-    collapses: bool
+    collapses: bool | None
     fate: str
 
 
-def regime(modes: Modes) -> Regime:
+def regime(modes: Modes, *, fate: bool = True) -> Regime:
     """The regime of ONE mode.
+
+    Args:
+        modes: the mode.
+        fate: whether to follow it to its end, which takes seconds where tau moves and eta is small.
 
     Raises:
         UsageError: if there is more than one.
@@ -56,6 +60,8 @@ def regime(modes: Modes) -> Regime:
     if modes.p0.numel() != 1:
         raise UsageError(f"regime: of one mode at a time, these are {modes.p0.numel()}")
     name, text = _named(modes)
+    if not fate:
+        return Regime(name, text, None, "")
     dies = bool(collapses(modes))
     return Regime(name, text, dies, _fate(modes, dies))
 

@@ -3,13 +3,16 @@
 The method is Dormand and Prince's of order 8 (Hairer, Norsett and Wanner, Solving Ordinary Differential
 Equations I, section II.10), with the coefficients, the error estimate and the step control of
 `scipy.integrate.DOP853`. A problem that reaches its end, or that ``stop`` calls finished, leaves the batch.
+Who has asked may lose interest while a batch is solved, see :func:`given_up_once`.
 
 Shapes: B problems; a state is a tuple of tensors of shape (B,), one for each unknown.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +52,27 @@ WORTH_COMPILING = 500_000
 BISECTIONS = 14
 # Problems solved together: large enough to hide the cost of a call, small enough to stay in the cache
 CHUNK_CPU, CHUNK_CUDA = 1 << 16, 1 << 20
+
+
+_UNWANTED: ContextVar[Callable[[], bool]] = ContextVar("unwanted", default=lambda: False)
+
+
+class GivenUp(Exception):
+    """Nobody wants the solution any more."""
+
+
+@contextmanager
+def given_up_once(unwanted: Callable[[], bool]) -> Iterator[None]:
+    """Give up what is solved inside, in this thread, once ``unwanted()``: it is asked every few steps.
+
+    Raises:
+        GivenUp: from :func:`solve`, once it is.
+    """
+    before = _UNWANTED.set(unwanted)
+    try:
+        yield
+    finally:
+        _UNWANTED.reset(before)
 
 
 @dataclass(frozen=True)
@@ -101,6 +125,7 @@ def solve(
 
     Raises:
         ArithmeticError: if a problem takes more than ``max_steps`` steps, or its step size underflows.
+        GivenUp: see :func:`given_up_once`.
     """
     batch = t_end.numel()
     if compiled is None:
@@ -185,8 +210,10 @@ def _solve_chunk(
     lowest = None if watched is None else watched[0]
     end = Solution(t.clone(), tuple(y.clone() for y in y0), front[4].clone(), _clone(lowest))
     index = torch.arange(t_end.numel(), device=t_end.device)
-    taken = 0
+    taken, unwanted = 0, _UNWANTED.get()
     while index.numel():
+        if unwanted():
+            raise GivenUp
         for _ in range(STRIDE):
             before, front = front, advance(front, parameters, t_end, rtol, atol)
             if watch is not None and watched is not None and lowest is not None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,13 +48,17 @@ class RunFolder:
 
     def readings(self, until: float = math.inf) -> list[Reading]:
         """What the monitor read of the run's training steps up to ``until``, in their order."""
-        rows = (row for row in self.rows() if row["kind"] == "step" and row["step"] <= until)
-        return [_reading(row) for row in rows if "reading" in row]
+        return readings_of(row for row in self.rows() if row["step"] <= until)
 
     def truncate_metrics(self, step: int) -> None:
         """Forget the rows after ``step``, which a resumed run will write again."""
         kept = [json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step]
         write_text(self.metrics, "".join(kept))
+
+
+def readings_of(rows: Iterable[Mapping[str, Any]]) -> list[Reading]:
+    """What the monitor read, out of the rows of a log."""
+    return [_reading(row) for row in rows if row["kind"] == "step" and "reading" in row]
 
 
 def _reading(row: Mapping[str, Any]) -> Reading:

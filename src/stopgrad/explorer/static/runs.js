@@ -72,7 +72,6 @@ export class Runs {
     const body = make("div", { className: "markup" });
     const live = make("p", { className: "note", role: "status" });
     this.root.replaceChildren(make("p", {}, make("a", { href: "/runs", textContent: "All runs" })), header, live, body);
-    await plotly;
     const address = `/api/runs/${encodeURIComponent(name)}`;
     let wanted = true, busy = false;
     const refresh = async () => {
@@ -80,7 +79,7 @@ export class Runs {
       busy = true;
       while (wanted && !this.left) {
         wanted = false;
-        const report = await ask(address);
+        const [report] = await Promise.all([ask(address), plotly]);
         await fill(header, report.header);
         await fill(body, report.sections.join(""));
         live.textContent = `As of ${new Date().toLocaleTimeString()}${report.ended ? "; the run has ended." : "; the page follows the run."}`;

@@ -29,6 +29,7 @@ from stopgrad.report.figures.curves import (
 from stopgrad.report.figures.eigenvalues import Eigenvalues, eigenvalues
 from stopgrad.report.figures.embedding import embedding_map
 from stopgrad.report.figures.evidence import evidence_figure
+from stopgrad.report.figures.rows import as_number
 from stopgrad.report.figures.spectra import cumulative_spectrum, spectrum
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "NODES",
     "Eigenvalues",
     "accuracy",
+    "as_number",
     "comparison",
     "cumulative_spectrum",
     "decomposition",

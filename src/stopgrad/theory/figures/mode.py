@@ -20,8 +20,10 @@ from stopgrad.theory.modes import Modes, Trajectory, slopes
 from stopgrad.theory.regimes import regime
 
 # Arrows along each axis, points of a curve, and starts along each axis of the map where tau moves
-ARROWS, POINTS, COARSE = 17, 161, 25
-TIMES = 241
+ARROWS, POINTS, COARSE = 13, 161, 25
+TIMES = 161
+# Where an axis may end, times a power of ten
+ROUND = np.array([1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0])
 # Relative error of a step: a picture needs no more
 ERROR = 1e-8
 
@@ -48,14 +50,16 @@ def mode_plane(
             of tau = 1, where the target comes to rest; arrows and nullclines are left out, since they change.
         p_range, s_max: the part of the plane.
         t_end: end of the solution.
-        basin: whether to shade the starts that collapse where tau moves, which takes longer.
+        basin: whether to shade the starts that collapse where tau moves, and to say what becomes of this one,
+            which takes longer.
     """
     settings = _settings(alpha_p, eta, sigma2, fixed_tau, beta, tau0, p0, s0)
     mode = Modes(**dict(settings))
     rest = 1.0 if fixed_tau is None else mode.fixed_tau.item()
     plane = plane_of(mode.alpha_p.item(), mode.eta.item(), mode.sigma2.item(), rest, p_range, s_max)
-    found = regime(mode)
-    figure = style.sketch("The plane of a mode", f"{found.text}<br>{found.fate}", height=440)
+    found = regime(mode, fate=mode.held or basin)
+    fate = found.fate or "Where this start ends takes longer to tell."
+    figure = style.sketch("The plane of a mode", f"{found.text}<br>{fate}", height=440)
     if mode.held:
         _shade(figure, plane)
         _draw_slopes(figure, plane)
@@ -104,21 +108,36 @@ def mode_course(
         "Where k is above 0, the eigenspaces of predictor and data turn towards each other.",
         panels=("predictor", "data", "the target's share", "alignment"),
         rows=2,
-        height=190,
-        gap=0.12,
-        row_gap=0.24,
+        height=246,
+        gap=0.14,
+        row_gap=0.18,
+        legend=False,
     )
+    # a line at 0 as the axes have it: one of its own would take plotly as long as a curve
+    figure.update_yaxes(zeroline=True, zerolinecolor=style.GREY, nticks=6)
+    figure.update_xaxes(nticks=5)
     t = course.t.numpy()
     shown = zip(("p", "s", "tau", "k"), (style.BLUE, style.GREEN, style.PURPLE, style.ORANGE), strict=True)
     for i, (name, colour) in enumerate(shown):
         row, col = i // 2 + 1, i % 2 + 1
         values = np.broadcast_to(getattr(course, name).numpy(), t.shape)
-        style.line(figure, t[[0, -1]], [0.0, 0.0], "0", style.GREY, width=1, row=row, col=col)
         symbol = {"tau": "τ"}.get(name, name)
         style.line(figure, t, values, symbol, colour, row=row, col=col)
-        style.axes(figure, style.SYMBOLS["t"] if row == 2 else "", symbol, row=row, col=col)
-    figure.update_layout(showlegend=False)
+        title = style.SYMBOLS["t"] if row == 2 else ""
+        span = {"x_range": t[[0, -1]].tolist(), "y_range": _span(values)}
+        style.axes(figure, title, symbol, row=row, col=col, **span)
     return figure
+
+
+def _span(values: np.ndarray) -> list[float]:
+    """From 0 to both sides as far as round numbers: under a slider the axes stand still most of the time."""
+    ends = [0.0, 0.0]
+    for i, far in enumerate((-np.nanmin(values, initial=0.0), np.nanmax(values, initial=0.0))):
+        if 0 < far < np.inf:
+            unit = 10.0 ** np.floor(np.log10(far))
+            ends[i] = float(unit * ROUND[np.searchsorted(ROUND, 1.04 * far / unit)])
+    room = 0.03 * sum(ends) or 1.0
+    return [-max(ends[0], room), max(ends[1], room)]
 
 
 def _settings(

@@ -54,10 +54,12 @@ AXIS: dict[str, Any] = {
     "exponentformat": "power",
     "tickcolor": GREY,
     "zeroline": False,
+    "ticklabeloverflow": "allow",  # the margins have room; to look for labels that lack it takes a while
 }
 
-# Pixels above the panels (some of them for headings), below and beside them, and from them to the legend
-TOP, HEADING, BOTTOM, SIDE, LEGEND = 118, 22, 128, 70, 62
+# Pixels above the panels (some of them for headings), below (with and without a legend) and beside them, and
+# from them to the legend
+TOP, HEADING, BOTTOM, NO_LEGEND, SIDE, LEGEND = 118, 22, 128, 56, 70, 62
 
 
 def sketch(
@@ -70,6 +72,7 @@ def sketch(
     gap: float = 0.07,
     row_gap: float = 0.2,
     share_y: bool = False,
+    legend: bool = True,
 ) -> Sketch:
     """An empty picture.
 
@@ -81,14 +84,16 @@ def sketch(
         height: of a row, in pixels.
         gap, row_gap: between panels, as shares of the picture.
         share_y: give the panels of a row one scale.
+        legend: whether there is one, below.
     """
     drawing = Sketch(panels, rows, gap, row_gap if rows > 1 else 0.0, share_y)
     drawing.update_annotations(font={"size": 13, "color": INK})
     top = TOP if any(panels) else TOP - HEADING
-    total = top + BOTTOM + rows * height
+    bottom = BOTTOM if legend else NO_LEGEND
+    total = top + bottom + rows * height
     drawing.update_layout(
         height=total,
-        margin={"l": SIDE, "r": 24, "t": top, "b": BOTTOM},
+        margin={"l": SIDE, "r": 24, "t": top, "b": bottom},
         paper_bgcolor=PAPER,
         plot_bgcolor=PAPER,
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
@@ -104,7 +109,7 @@ def sketch(
         },
         hovermode="closest",
         legend={"orientation": "h", "x": 0, "y": -LEGEND / (rows * height), "yanchor": "top"},
-        showlegend=True,
+        showlegend=legend,
     )
     drawing.update_xaxes(**AXIS)
     drawing.update_yaxes(**AXIS)
