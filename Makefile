@@ -23,10 +23,10 @@ test-browser: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest --override-ini addopts="--strict-markers --import-mode=importlib" tests/browser
 
-# docs/img: the explorer's views, of the runs of `make results`
+# docs/img: the explorer's views, of the runs of `make demo`
 screenshots: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
-	$(BIN)/python tests/browser/screenshots.py runs/main-job
+	$(BIN)/python tests/browser/screenshots.py runs/demo
 
 # site/: the documentation, for reading without a net; warnings are errors
 docs: $(READY)

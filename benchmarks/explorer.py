@@ -7,9 +7,9 @@ Needs `pip install -e '.[explorer,report,browser]'` and a Chromium on the PATH, 
 
 - `first paint`: from the start of `stopgrad explore`, a new process, until the first contentful paint;
 - `first picture`: until plotly has drawn the first one, with all that the theory imports;
-- `slider`: from a slider's event until every new picture is painted, for a held and for a moving target
-  (without the basin there, which is drawn once sliders rest, and has often not been when the next move
-  comes); `request` is the server's part of it;
+- `slider`: from a slider's event until every new picture is painted: of one mode, for a held and for a moving
+  target (without the basin there, which is drawn once sliders rest, and has often not been when the next
+  move comes), and of the other views that are one picture; `request` is the server's part of it;
 - `long run`: until a run of 100,000 step rows is drawn, opened by its address: by a new browser of a new
   server, which imports what it needs; by a new browser of a server that has shown runs, but has to read this
   one again since its file has changed; and by a browser that has shown it, of a file that has not.
@@ -31,6 +31,14 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 RESULTS = Path(__file__).parent / "results"
 STARTS, MOVES, ROWS = 5, 8, 100_000
+# row of the table -> view, a slider of it, and the first notch and the step of its moves
+SLIDERS = {
+    "slider, target held": ("mode", "eta", 150, 5),
+    "slider, target moving": ("mode?fixed_tau=off", "eta", 150, 5),
+    "slider, three weights": ("triplet", "l_d", 250, 5),
+    "slider, two eigenvalues": ("eigenvalues", "exponent", 200, 5),
+    "slider, matrices": ("matrices", "angle", 250, 5),
+}
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 PLOT = ".plot .main-svg"
 MOVE = """async ([id, notch]) => {
@@ -84,14 +92,14 @@ def cold_start(browser: Browser, runs: Path) -> tuple[float, float]:
     return painted, drawn
 
 
-def moves(page: Page, address: str) -> list[tuple[float, float]]:
+def moves(page: Page, address: str, slider: str, first: int, step: int) -> list[tuple[float, float]]:
     """Milliseconds of a slider's moves, and of the request in each."""
     page.goto(address)
     page.wait_for_selector(PLOT)
     page.wait_for_timeout(3000)
     found = []
     for i in range(MOVES + 3):
-        found.append(page.evaluate(MOVE, ["control-eta", 150 + 5 * i]))
+        found.append(page.evaluate(MOVE, [f"control-{slider}", first + step * i]))
         page.wait_for_timeout(1500)  # the basin of a moving target is drawn once sliders rest
     return found[3:]
 
@@ -143,18 +151,21 @@ def measure() -> dict[str, list[float]]:
         starts = [cold_start(browser, runs) for _ in range(STARTS)]
         with Server(runs) as server:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
-            held = moves(page, f"{server.address}/dynamics/mode")
-            moving = moves(page, f"{server.address}/dynamics/mode?fixed_tau=off")
+            sliders = {
+                name: moves(page, f"{server.address}/dynamics/{view}", *of)
+                for name, (view, *of) in SLIDERS.items()
+            }
             page.close()
         first, read, again = zip(*(long_runs(browser, runs) for _ in range(STARTS)), strict=True)
         browser.close()
     return {
         "first paint, s": [paint for paint, _ in starts],
         "first picture, s": [drawn for _, drawn in starts],
-        "slider, target held, ms": [move for move, _ in held],
-        "– its request, ms": [request for _, request in held],
-        "slider, target moving, ms": [move for move, _ in moving],
-        "– its request, ms (moving)": [request for _, request in moving],
+        **{
+            f"{name}{part}, ms": [move[i] for move in times]
+            for name, times in sliders.items()
+            for i, part in enumerate(("", ": request"))
+        },
         "long run, new server, s": list(first),
         "– new browser, s": list(read),
         "– same browser, s": list(again),
