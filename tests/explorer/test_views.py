@@ -59,7 +59,11 @@ def test_a_view_is_the_pictures_of_the_figures(name, client):
     for picture, figure in zip(answer["pictures"], view.figures, strict=True):
         known = FIGURES[figure].parameters
         same = make_figure(figure, **{key: value for key, value in defaults.items() if key in known})
-        assert_alike(picture["data"], json.loads(same.to_json(engine="json"))["data"])
+        computed = json.loads(same.to_json(engine="json"))["data"]
+        if name == FIRST.stem:  # kept, perhaps of another machine
+            assert_alike(picture["data"], computed)
+        else:
+            assert picture["data"] == computed
         assert picture["heading"]
 
 
