@@ -123,6 +123,7 @@ def test_runs_are_listed_compared_and_shown(open_page):
     page.get_by_role("link", name="byol", exact=True).click()
     page.wait_for_selector("#charts .main-svg")
     assert page.locator("#neighbours img").count() > 50
+    page.wait_for_selector("#map .main-svg")
     page.get_by_text("the run has ended").wait_for()
 
 

@@ -56,6 +56,21 @@ def test_a_report_is_that_of_the_page(client, run):
         assert section in page
 
 
+def test_the_map_of_an_evaluated_run_comes_apart_and_is_that_of_the_page(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"h": rng.normal(size=(20, 6)).astype(np.float32), "labels": np.arange(20) % 2}
+    thumbnails, ids = np.zeros((20, 1, 4, 4), np.uint8), [f"image {i}" for i in range(20)]
+    np.savez(folder / "evaluation.npz", **arrays, thumbnails=thumbnails, ids=ids)
+    client = TestClient(create_app([folder], tmp_path), base_url=HOME)
+    report = client.get("/api/runs/one").json()
+    (place,) = (section for section in report["sections"] if section.startswith('<section id="map">'))
+    assert report["evaluated"]
+    assert "plot" not in place
+    drawn = client.get("/api/runs/one/map").json()
+    assert "image 7" in drawn
+    assert drawn in render(read_run(folder))
+
+
 def test_a_live_run_has_its_predictors_eigenvalues_with_theory_ahead_of_them(folder, tmp_path):
     settings = resolve({"method": "byol-lp", "epochs": 20})
     (folder / "config.yaml").write_text(settings.to_yaml())

@@ -6,6 +6,7 @@
 /api/views/NAME?...       the pictures of one, for these values of the controls
 .../trained?...           what the ledger holds of networks trained over the same axes
 /api/runs, /api/runs/N    the given runs, and the parts of one's report
+/api/runs/N/map           the map of its embedding
 /api/runs/N/events        server-sent events: how many rows there are, whenever that changes
 /api/compare?...          one measure of several runs
 /api/ledger, .../ID       the claims, and one of them
@@ -68,7 +69,7 @@ def _pages() -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
+        return FileResponse(STATIC / "index.html", background=BackgroundTask(_ready))
 
     def plotly() -> FileResponse:
         # its file, and not `plotly.offline`, which takes a while to import
@@ -124,6 +125,11 @@ def _runs(runs: Mapping[str, Run]) -> APIRouter:
         """The parts of a run's report, as HTML with the data of its plots inside."""
         return known(name).report()
 
+    @router.get("/runs/{name}/map", responses=NOT_GIVEN)
+    def embedding_map(name: str) -> str:
+        """The map of a run's embedding, as HTML with the data of its plot inside."""
+        return known(name).embedding_map()
+
     @router.get("/runs/{name}/events", responses=NOT_GIVEN)
     def events(name: str, request: Request) -> StreamingResponse:
         """Server-sent events: one now, and one whenever a file of the run has changed."""
@@ -166,7 +172,7 @@ def _pictures(view: View) -> Any:
     async def pictures(query: Annotated[model, Query()], request: Request) -> Response:
         values: BaseModel = query
         if values.model_dump() == first:
-            return FileResponse(FIRST, media_type="application/json", background=BackgroundTask(_ready))
+            return FileResponse(FIRST, media_type="application/json")
         # in a thread, the import too
         found = await while_waited_for(request, partial(_draw, view, values.model_dump()))
         return JSONResponse(found)
@@ -181,7 +187,7 @@ def _draw(view: View, values: dict[str, Any], unwanted: Callable[[], bool]) -> d
 
 
 def _ready() -> None:
-    """Import what computes pictures, and then what shows runs, while the first picture is looked at."""
+    """Import what computes pictures, and then what shows runs, while the browser gets ready to draw."""
     for name in ("explorer.pictures", "report.html", "postmortem.diagnose", "postmortem.eigenvalues"):
         import_module(f"stopgrad.{name}")
 

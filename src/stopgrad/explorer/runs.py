@@ -42,6 +42,7 @@ class Run:
     _state: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
     _files: "RunFiles | None" = field(default=None, repr=False)
     _report: "tuple[RunFiles, dict[str, Any]] | None" = field(default=None, repr=False)
+    _map: "tuple[RunFiles, str] | None" = field(default=None, repr=False)
 
     def state(self) -> tuple[tuple[int, int], ...]:
         """Size and time of change of the files, zeros of those that are not there.
@@ -81,24 +82,41 @@ class Run:
         }
 
     def report(self) -> dict[str, Any]:
-        """The parts of the run's report, as `report.html` has them, and its diagnosis."""
+        """The parts of the run's report, as `report.html` has them, but for the map of an evaluated run."""
         run = self.files()
         if self._report is None or self._report[0] is not run:  # a file has changed
             self._report = run, self._made(run)
         return self._report[1]
 
+    def embedding_map(self) -> str:
+        """The map of the embedding as HTML: apart, since it takes longer than all the rest."""
+        from stopgrad.report import html
+
+        run = self.files()
+        if self._map is None or self._map[0] is not run:
+            self._map = run, html.embedding_map(run.evaluation)
+        return self._map[1]
+
     def _made(self, run: "RunFiles") -> dict[str, Any]:
         from stopgrad.postmortem.diagnose import diagnose_run
         from stopgrad.postmortem.eigenvalues import eigenvalues
-        from stopgrad.report import html
+        from stopgrad.report import html, sections
 
+        evaluated = run.evaluation is not None
+        drawn_map = sections.note("The map is being computed.") if evaluated else html.embedding_map(None)
         course = eigenvalues(run)
         try:
             found = diagnose_run(self.path, (*run.steps, *run.epochs))
-            header, sections = html.parts(run, found.diagnosis, found.series, course)
+            header, parts = html.parts(run, drawn_map, found.diagnosis, found.series, course)
         except UsageError:  # nothing has been read in it yet
-            header, sections = html.parts(run, eigenvalues=course)
-        return {"name": self.name, "header": header, "sections": list(sections), "ended": bool(run.summary)}
+            header, parts = html.parts(run, drawn_map, eigenvalues=course)
+        return {
+            "name": self.name,
+            "header": header,
+            "sections": list(parts),
+            "evaluated": evaluated,
+            "ended": bool(run.summary),
+        }
 
     async def events(self, ending: Callable[[], bool]) -> AsyncIterator[str]:
         """A server-sent event now, and whenever a file has changed, until the server is ``ending``."""

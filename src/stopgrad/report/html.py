@@ -54,16 +54,18 @@ def render(
 ) -> str:
     """The whole page as text; the same files give the same text."""
     title = f"{sections.text(run.summary.get('method', 'run'))} on {sections.text(run.summary.get('data'))}"
-    return frame(title, *parts(run, diagnosis, series, eigenvalues), _footer(run))
+    whole = parts(run, embedding_map(run.evaluation), diagnosis, series, eigenvalues)
+    return frame(title, *whole, _footer(run))
 
 
 def parts(
     run: RunFiles,
+    drawn_map: str,
     diagnosis: Diagnosis | None = None,
     series: Sequence[Series] = (),
     eigenvalues: Eigenvalues | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """Header and sections of the page as HTML."""
+    """Header and sections of the page as HTML; ``drawn_map`` is the map's, which takes seconds to compute."""
     verdict = None if diagnosis is None else diagnosis.verdict
     reasons = _reasons(run, diagnosis, series)
     return sections.header(run, verdict) + sections.skipped(run), (
@@ -71,7 +73,7 @@ def parts(
         section("evidence", "Why this verdict", reasons + sections.final_measures(run)),
         section("charts", "Training", f'<div class="charts">{"".join(_charts(run, eigenvalues))}</div>'),
         section("neighbours", "Nearest neighbours", sections.neighbour_grid(run.evaluation)),
-        section("map", "Map of the embedding", _map(run.evaluation)),
+        section("map", "Map of the embedding", drawn_map),
         section("settings", "Settings", sections.settings(run)),
     )
 
@@ -191,7 +193,8 @@ def _eigenvalues(course: Eigenvalues | None) -> list[str]:
     ]
 
 
-def _map(evaluation: Evaluation | None) -> str:
+def embedding_map(evaluation: Evaluation | None) -> str:
+    """The map of the held-out images as HTML, or why there is none."""
     if evaluation is None:
         return sections.note("evaluation.npz is not there: the run has not been evaluated.")
     drawn = neighbours.embedding_map(evaluation.h)

@@ -66,6 +66,19 @@ export class Runs {
     await this.picture.draw(await ask(`/api/compare?${query}`));
   }
 
+  /** The map of the embedding comes apart, since the server computes it for seconds. */
+  async map(section, address) {
+    const note = section.querySelector(".note");
+    try {
+      const html = await ask(address);
+      const drawn = make("div");
+      note.replaceWith(drawn);
+      await fill(drawn, html);
+    } catch (error) {
+      note.textContent = error.message;
+    }
+  }
+
   async one(name) {
     document.title = `${name} – stopgrad explorer`;
     const header = make("section", { className: "markup" });
@@ -82,6 +95,7 @@ export class Runs {
         const [report] = await Promise.all([ask(address), plotly]);
         await fill(header, report.header);
         await fill(body, report.sections.join(""));
+        if (report.evaluated) this.map(body.querySelector("#map"), `${address}/map`);
         live.textContent = `As of ${new Date().toLocaleTimeString()}${report.ended ? "; the run has ended." : "; the page follows the run."}`;
         await new Promise((resolve) => { setTimeout(resolve, PAUSE); });
       }
