@@ -6,7 +6,8 @@ for ``make test-search``.
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,31 @@ Rgb = NDArray[np.uint8]
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def dying_at() -> Callable[[int], object]:
+    """A context in which training dies at a step, as if the process had been killed there."""
+    from stopgrad.training.state import TrainState
+
+    class Died(BaseException):
+        pass
+
+    @contextmanager
+    def dying(step: int) -> Iterator[None]:
+        record = TrainState.record
+
+        def recording(state: TrainState, loss: object) -> None:
+            if state.step == step:
+                raise Died
+            record(state, loss)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TrainState, "record", recording)
+            with pytest.raises(Died):
+                yield
+
+    return dying
 
 
 def _grey(rgb: Rgb) -> Rgb:

@@ -19,7 +19,6 @@ from stopgrad.training.folder import RunFolder
 from stopgrad.training.optimizer import build_optimizer
 from stopgrad.training.pretrain import run
 from stopgrad.training.settings import RunSettings, resolve
-from stopgrad.training.state import TrainState
 
 FACTS = DataFacts(1, (0.3,), (0.25,), tuple("abcd"), 128)
 
@@ -213,27 +212,15 @@ def contents(path) -> dict[str, Tensor]:
 
 
 @every_method
-def test_it_trains_and_resumes_exactly(name, tmp_path, monkeypatch, quick):
+def test_it_trains_and_resumes_exactly(name, tmp_path, quick, dying_at):
     """Two epochs of two steps, cut in the middle of the second, against the same without a cut."""
     own = settings(name, epochs=2, checkpoint_minutes=1e-9)
     result = run(own, tmp_path / "whole", show_progress=False)
     assert math.isfinite(result["loss"])
     assert result["diverged_at"] is None
 
-    class Died(BaseException):
-        pass
-
-    record = TrainState.record
-
-    def recording(state, loss):
-        if state.step == 3:
-            raise Died
-        record(state, loss)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainState, "record", recording)
-        with pytest.raises(Died):
-            run(own, tmp_path / "cut", show_progress=False)
+    with dying_at(3):
+        run(own, tmp_path / "cut", show_progress=False)
     again = run(own, tmp_path / "cut", resume=True, show_progress=False)
     assert again["loss"] == result["loss"]
     whole, cut = (contents(RunFolder(tmp_path / which).checkpoint) for which in ("whole", "cut"))

@@ -29,7 +29,6 @@ from stopgrad.training.folder import RunFolder
 from stopgrad.training.pretrain import run
 from stopgrad.training.settings import assignment, read_yaml, resolve, validate
 from stopgrad.training.side_by_side import SideBySide, TwoThreads, runs_side_by_side
-from stopgrad.training.state import TrainState
 
 FACTS = DataFacts(1, (0.3,), (0.25,), tuple("abcd"), 40)
 TARGETS = {
@@ -425,7 +424,7 @@ def test_only_pairs_of_views_run_side_by_side(name):
 
 
 @every_target
-def test_it_trains_and_resumes_exactly(name, tmp_path, monkeypatch):
+def test_it_trains_and_resumes_exactly(name, tmp_path, monkeypatch, dying_at):
     """Two epochs of two steps, cut in the middle of the second, against the same without a cut."""
     monkeypatch.setattr("stopgrad.training.pretrain.evaluate_run", lambda *a, **k: dict(k))
     own = settings(name, epochs=2, checkpoint_minutes=1e-9)
@@ -433,20 +432,8 @@ def test_it_trains_and_resumes_exactly(name, tmp_path, monkeypatch):
     assert math.isfinite(result["loss"])
     assert validate(read_yaml(RunFolder(tmp_path / "whole").config)).sentence == own.sentence
 
-    class Died(BaseException):
-        pass
-
-    record = TrainState.record
-
-    def recording(state, loss):
-        if state.step == 3:
-            raise Died
-        record(state, loss)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainState, "record", recording)
-        with pytest.raises(Died):
-            run(own, tmp_path / "cut", show_progress=False)
+    with dying_at(3):
+        run(own, tmp_path / "cut", show_progress=False)
     again = run(own, tmp_path / "cut", resume=True, show_progress=False)
     assert again["loss"] == result["loss"]
     whole, cut = (load_run(tmp_path / which, "cpu") for which in ("whole", "cut"))

@@ -18,7 +18,6 @@ from stopgrad.training.folder import RunFolder
 from stopgrad.training.pretrain import complete, run
 from stopgrad.training.progress import Progress
 from stopgrad.training.settings import resolve
-from stopgrad.training.state import TrainState
 from stopgrad.training.trainer import Trainer
 
 IMAGES = 24
@@ -89,21 +88,12 @@ def test_a_compiled_step_is_the_eager_one(method):
     torch.testing.assert_close(net.state_dict(), twin.state_dict(), rtol=1e-9, atol=1e-9)
 
 
-def test_a_compiled_run_goes_on_with_the_same_bits(tiny, tmp_path, monkeypatch, quick, same_state):
+def test_a_compiled_run_goes_on_with_the_same_bits(tiny, tmp_path, quick, same_state, dying_at):
     settings = tiny(method="byol", compile="default", checkpoint_minutes=1e-9, threads=1)
     whole = run(settings, tmp_path / "whole", show_progress=False)
     assert whole["compiled"] == "default"
-    record = TrainState.record
-
-    def dying(self, loss):
-        if self.step == 11:
-            raise KeyboardInterrupt
-        record(self, loss)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainState, "record", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run(settings, tmp_path / "cut", show_progress=False)
+    with dying_at(11):
+        run(settings, tmp_path / "cut", show_progress=False)
     run(settings, tmp_path / "cut", resume=True, show_progress=False)
     same_state(*(RunFolder(tmp_path / name).checkpoint for name in ("whole", "cut")))
     with pytest.raises(UsageError, match=r"compile \('default' then, 'none' now\)"):

@@ -18,22 +18,6 @@ from stopgrad.training.settings import read_yaml, resolve
 from stopgrad.training.state import TrainState
 
 
-def stop_after(monkeypatch, step):
-    """As if the process died right after this step."""
-    record = TrainState.record
-
-    class Died(BaseException):
-        pass
-
-    def recording(self, loss):
-        if self.step == step:
-            raise Died
-        record(self, loss)
-
-    monkeypatch.setattr(TrainState, "record", recording)
-    return Died
-
-
 def test_all_files_and_keys_of_a_run(tiny, tmp_path):
     out = tmp_path / "run"
     summary = run(tiny(method="directpred", evaluation={"control": True}), out, show_progress=False)
@@ -67,13 +51,11 @@ def test_all_files_and_keys_of_a_run(tiny, tmp_path):
 
 @pytest.mark.parametrize("method", ["directpred", "byol", "simsiam", "supervised"])
 @pytest.mark.parametrize("at", [3, 8, 13])
-def test_a_killed_run_ends_with_the_same_bits(method, at, tiny, tmp_path, monkeypatch, quick, same_state):
+def test_a_killed_run_ends_with_the_same_bits(method, at, tiny, tmp_path, quick, same_state, dying_at):
     settings = tiny(method=method, checkpoint_minutes=1e-9)
     run(settings, tmp_path / "whole", show_progress=False)
-    with monkeypatch.context() as patch:
-        died = stop_after(patch, at)
-        with pytest.raises(died):
-            run(settings, tmp_path / "cut", show_progress=False)
+    with dying_at(at):
+        run(settings, tmp_path / "cut", show_progress=False)
     run(settings, tmp_path / "cut", resume=True, show_progress=False)
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
     same_state(whole.checkpoint, cut.checkpoint)
@@ -132,13 +114,13 @@ def test_a_signal_stops_with_a_checkpoint_of_that_step(step, tiny, tmp_path, mon
     same_state(*(RunFolder(tmp_path / name).checkpoint for name in ("whole", "cut")))
 
 
-def test_readings_come_back_from_the_log_and_not_from_the_checkpoint(tiny, tmp_path, monkeypatch, quick):
+def test_readings_come_back_from_the_log_and_not_from_the_checkpoint(
+    tiny, tmp_path, monkeypatch, quick, dying_at
+):
     settings = tiny(checkpoint_minutes=1e-9)
     monkeypatch.setattr(trainer, "LOG_EVERY", 1)
-    with monkeypatch.context() as patch:
-        died = stop_after(patch, 13)
-        with pytest.raises(died):
-            run(settings, tmp_path, show_progress=False)
+    with dying_at(13):
+        run(settings, tmp_path, show_progress=False)
     folder = RunFolder(tmp_path)
     checkpoint = load_checkpoint(folder.checkpoint)
     assert checkpoint["monitor"]["readings"] == []  # they would grow as long as the run does
