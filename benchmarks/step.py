@@ -12,11 +12,13 @@ and its record of losses.
 
 Kernels: seconds inside torch's operators (their own time in `torch.profiler`, in a turn of its own) over
 those that the process takes for a turn without the profiler: CPU time, divided by the threads of an
-operation, which wait for each other busily. Dispatching an operator counts as the operator's.
+operation, which wait for each other busily. Dispatching an operator counts as the operator's. What is above
+100 % is the machine, which was faster in the one turn than in the other.
 
 Roofline: floating point operations of the matrix products and convolutions of a step (`FlopCounterMode`, a
 multiplication and an addition are two) over the time of a step, beside the fastest of some square matrix
-products of the same precision and number of threads in the same run.
+products of the same precision in the same run, on all cores, which is where a step is: where an operation has
+one thread, each view has its own.
 """
 
 import argparse
@@ -39,7 +41,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from byol_epoch.cases import Case, select
 from byol_epoch.ours import Stopgrad
 from byol_epoch.table import RESULTS, header
-from stopgrad.training.precision import threads_of_an_operation
 
 PARTS = ("views", "forward, backward", "optimiser", "predictor", "target", "monitor, log", "rest")
 MARKS = ("<!-- step.py writes from here -->", "<!-- to here -->")
@@ -107,7 +108,7 @@ def measure(case: Case, precision: str, turns: int) -> dict[str, Any]:
             row = {part: clock.seconds[part] / case.block for part in PARTS[:-1]}
             rows.append(row | {"rest": whole / case.block - sum(row.values()), "step": whole / case.block})
         run.close()
-    peak = fastest_product(precision, case.device, threads)
+    peak = fastest_product(precision, case.device)
     seconds = {part: median(row[part] for row in rows) for part in (*PARTS, "step")}
     return {
         "case": case.name, "precision": precision, "threads": threads, "turns": turns, "block": case.block,
@@ -142,20 +143,19 @@ def share_of_kernels(run: Stopgrad, case: Case, threads: int) -> float:
     return inside * 1e-6 / spent
 
 
-def fastest_product(precision: str, device: str, threads: int | str) -> float:
+def fastest_product(precision: str, device: str) -> float:
     """Operations a second of the fastest square matrix product."""
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     best = 0.0
-    with threads_of_an_operation(threads):
-        for side in SIDES if device == "cpu" else (4096, 8192):
-            a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-            repeats = max(3, int(2e10 / side**3)) if device == "cpu" else 20
-            a @ b
-            for _ in range(3):
-                start = now(device)
-                for _ in range(repeats):
-                    a @ b
-                best = max(best, repeats * 2 * side**3 / (now(device) - start))
+    for side in SIDES if device == "cpu" else (4096, 8192):
+        a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+        repeats = max(3, int(2e10 / side**3)) if device == "cpu" else 20
+        a @ b
+        for _ in range(3):
+            start = now(device)
+            for _ in range(repeats):
+                a @ b
+            best = max(best, repeats * 2 * side**3 / (now(device) - start))
     return best
 
 
