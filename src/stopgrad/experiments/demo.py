@@ -10,8 +10,10 @@ Two processes train at a time. About three minutes on two cores.
 
 import argparse
 import math
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -30,8 +32,7 @@ def main() -> None:
     print("Pretraining on 4096 handwritten digits at random pose ...", file=sys.stderr)
     # one thread a run: a second one hardly helps at this size, a second run does
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(max_workers=min(len(ARMS), os.cpu_count() or 1)) as pool:
-        results = dict(zip(ARMS, pool.map(_train, ARMS, [out / arm for arm in ARMS]), strict=True))
+    results = _train_all(out)
     rows = {
         "raw pixels": raw_pixels(),
         "untrained encoder": results["directpred"]["untrained"],
@@ -64,6 +65,18 @@ def raw_pixels() -> dict[str, Any]:
     }
 
 
+def _train_all(out: Path) -> dict[str, dict[str, Any]]:
+    """The summary of each arm. A signal ends the processes too: they would train all arms to their ends."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ProcessPoolExecutor(max_workers=min(len(ARMS), os.cpu_count() or 1)) as pool:
+        try:
+            return dict(zip(ARMS, pool.map(_train, ARMS, [out / arm for arm in ARMS]), strict=True))
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
+
+
 def _train(method: str, out: Path) -> dict[str, Any]:
     from stopgrad import jobs
 
@@ -85,4 +98,7 @@ def _print_table(rows: dict[str, dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
