@@ -10,14 +10,13 @@ Two processes train at a time. About three minutes on two cores.
 
 import argparse
 import math
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from stopgrad.experiments.pool import process_pool
 
 ARMS = ("directpred", "simsiam-np", "supervised")
 COLUMNS = ("kNN", "linear probe", "20 labels", "std", "effective rank", "verdict")
@@ -32,7 +31,8 @@ def main() -> None:
     print("Pretraining on 4096 handwritten digits at random pose ...", file=sys.stderr)
     # one thread a run: a second one hardly helps at this size, a second run does
     os.environ["OMP_NUM_THREADS"] = "1"
-    results = _train_all(out)
+    with process_pool(min(len(ARMS), os.cpu_count() or 1)) as pool:
+        results = dict(zip(ARMS, pool.map(_train, ARMS, [out / arm for arm in ARMS]), strict=True))
     rows = {
         "raw pixels": raw_pixels(),
         "untrained encoder": results["directpred"]["untrained"],
@@ -65,18 +65,6 @@ def raw_pixels() -> dict[str, Any]:
     }
 
 
-def _train_all(out: Path) -> dict[str, dict[str, Any]]:
-    """The summary of each arm. A signal ends the processes too: they would train all arms to their ends."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with ProcessPoolExecutor(max_workers=min(len(ARMS), os.cpu_count() or 1)) as pool:
-        try:
-            return dict(zip(ARMS, pool.map(_train, ARMS, [out / arm for arm in ARMS]), strict=True))
-        except BaseException:
-            for child in multiprocessing.active_children():
-                child.kill()
-            raise
-
-
 def _train(method: str, out: Path) -> dict[str, Any]:
     from stopgrad import jobs
 
@@ -98,7 +86,4 @@ def _print_table(rows: dict[str, dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    main()

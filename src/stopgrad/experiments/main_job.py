@@ -10,10 +10,11 @@ import argparse
 import json
 import os
 import statistics
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+from stopgrad.experiments.pool import process_pool
 
 METHODS = (
     "directpred", "simsiam", "byol", "byol-lp", "supervised",
@@ -60,7 +61,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     arms = list(product(arguments.seeds, METHODS))
     results: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
-    with ProcessPoolExecutor(max_workers=arguments.jobs) as pool:
+    with process_pool(arguments.jobs) as pool:
         folders = [arguments.out / f"{method}-{seed}" for seed, method in arms]
         for (seed, method), summary in zip(arms, pool.map(_run, arms, folders), strict=True):
             results[method].append(summary)
