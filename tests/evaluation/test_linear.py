@@ -88,9 +88,10 @@ def test_the_gradient_in_parts_is_autograds(digits):
     part = linear._Part(train[:50], labels[:50])
     mean, scale = linear._moments(part.features, True)
     rows = linear._Rows(part, mean, scale, 10, torch.device("cpu"), torch.float64)
-    weights = torch.randn(65, 10, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(10, 65, dtype=torch.float64, requires_grad=True)
     x = (part.features - mean) / scale
-    expected = torch.nn.functional.cross_entropy(x @ weights[:-1] + weights[-1], part.labels, reduction="sum")
+    scores = x @ weights[:, :-1].T + weights[:, -1]
+    expected = torch.nn.functional.cross_entropy(scores, part.labels, reduction="sum")
     expected.backward()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "SCORES_AT_ONCE", 70)
