@@ -1,10 +1,12 @@
-"""A request whose client has gone is not computed to its end."""
+"""A request whose client has gone, or that takes too long, is not computed to its end."""
 
 import asyncio
+import json
 from urllib.parse import urlencode
 
 import pytest
 
+from stopgrad.explorer import waiting
 from stopgrad.explorer.app import create_app
 from stopgrad.theory import solver
 
@@ -55,4 +57,12 @@ def test_a_basin_that_nobody_waits_for_is_given_up(steps, tmp_path):
     assert sent[1]["body"] == b"null"
     steps.clear()
     ask(tmp_path, steps, leave_after=0)
+    assert len(steps) <= solver.STRIDE
+
+
+def test_what_takes_too_long_is_refused_in_words(steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "LONGEST", 0.0)
+    started, body = ask(tmp_path, steps, leave_after=10**9)
+    assert started["status"] == 422
+    assert "given up after 0 s" in json.loads(body["body"])["detail"]
     assert len(steps) <= solver.STRIDE

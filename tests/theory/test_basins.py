@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from stopgrad.errors import UsageError
+from stopgrad.theory import solver
 from stopgrad.theory.basins import collapses, separatrix
 from stopgrad.theory.fixed_points import roots
 from stopgrad.theory.modes import Modes
@@ -101,6 +102,22 @@ def test_the_edge_of_the_basin_is_the_stable_manifold(eps):
     for share, fate in ((1 - 1e-6, True), (1 + 1e-6, False)):
         modes = Modes(p0=x, s0=q * share, alpha_p=1.0, eta=eps, sigma2=0.0, fixed_tau=1.0)
         assert (collapses(modes) == fate).all()
+
+
+def test_at_the_double_root_a_moving_target_is_followed_no_longer_than_it_takes(monkeypatch):
+    """There nothing leaves the fixed point at an exponential rate.
+
+    On c = 0 with tau(0) = 1 the region p >= p-, tau >= 1 is not left: at tau = 1, tau' = kappa (p - p-)^2,
+    and at p = p-, p' >= 0. Where p, w and w_a are all below p-, everything collapses.
+    """
+    steps, advance = [], solver._advance
+    monkeypatch.setattr(solver, "_advance", lambda *given: steps.append(None) or advance(*given))
+    for sigma2, beta in ((0.0, 0.1), (1.5, 1.0), (1.5, 3.0)):
+        edge = 0.5 / (1 + sigma2)
+        p0 = edge * np.array([0.1, 0.5, 0.9, 1.001, 1.1, 2.0, 4.0])
+        modes = Modes(p0=p0, s0=p0**2, tau0=1.0, alpha_p=1.0, beta=beta, eta=edge / 2, sigma2=sigma2)
+        assert (collapses(modes).numpy() == (p0 < edge)).all()
+    assert len(steps) < 10_000
 
 
 @given(st.floats(0.2, 5), st.floats(0.02, 0.24), st.floats(0, 1), st.floats(0.2, 2))

@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from stopgrad.theory import solver
+from stopgrad.theory.matrix_solver import integrate
 
 
 def grow(t, y, parameters):
@@ -146,3 +148,28 @@ def test_a_solution_that_nobody_wants_is_given_up():
     assert len(asked) == 3
     solver.solve(*problem[:3], column(1.0))
     assert len(asked) == 3
+
+
+def test_the_course_of_one_problem_is_given_up_too():
+    asked = []
+
+    def rates(t, y, parameters, of):
+        asked.append(t)
+        return [-y[0]]
+
+    times = torch.tensor([0.0, 1e3], dtype=torch.float64)
+    with solver.given_up_once(lambda: len(asked) >= 20), pytest.raises(solver.GivenUp):
+        solver.course(rates, (column(1.0),), (), times, rtol=1e-9)
+    assert len(asked) == 20
+
+
+def test_a_flow_of_matrices_is_given_up_too():
+    asked = []
+
+    def rates(blocks):
+        asked.append(None)
+        return (-blocks[0],)
+
+    with solver.given_up_once(lambda: len(asked) > 20), pytest.raises(solver.GivenUp):
+        integrate(rates, (np.eye(2),), np.array([0.0, 1e3]), 1e-9)
+    assert len(asked) < 40  # it looks once a step, which has twelve stages

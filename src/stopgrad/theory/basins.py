@@ -35,6 +35,8 @@ from stopgrad.theory.modes import Modes, observe
 ARRIVED = 1e-3
 # Relative error of a step: near the edge errors grow until the fate is decided
 RTOL = 1e-11
+# Rate of leaving the saddle, in units of eta, below which it is not waited for: at a double root it is 0
+SLOW = 0.3
 # Evenly spaced points of each half of the edge, besides those of the solver's steps
 EDGE = 161
 # Halvings of the longest time that one mode is followed for, to the first look at where it is
@@ -84,9 +86,10 @@ def _followed(modes: Modes, rows: Tensor) -> Tensor:
     tau = last if modes.held else torch.ones_like(eta)
     near, far = roots(eta, kappa - 1, tau)
     parameters = (*parameters, near, far)
-    # Times to die out, to catch up with the target, and to leave the saddle's neighbourhood
+    # Times to die out, to catch up with the target, and to leave the saddle's neighbourhood: where that is
+    # slow, all else has died out by then, and on which side of the saddle p is no longer changes
     leave = (near * (tau - 2 * kappa * near)).nan_to_num(0.0)
-    horizon = 100 / eta + 60 / torch.maximum(leave, 1e-3 * eta)
+    horizon = 100 / eta + 60 / torch.maximum(leave, SLOW * eta)
     if not modes.held:
         horizon = horizon + 100 / last
     region = _region_held if modes.held else _region_free

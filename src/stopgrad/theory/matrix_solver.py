@@ -6,6 +6,7 @@ import numpy as np
 from scipy.integrate import DOP853
 
 from stopgrad.errors import UsageError
+from stopgrad.theory.solver import go_on
 
 MAX_STEPS = 1_000_000
 
@@ -31,6 +32,7 @@ def integrate(rates: Callable[[Blocks], Blocks], start: Blocks, t: np.ndarray, r
     Raises:
         UsageError: if the solution leaves the range of float64.
         ArithmeticError: if it takes more than ``MAX_STEPS`` steps.
+        GivenUp: see :func:`stopgrad.theory.solver.given_up_once`.
     """
     sizes = [block.size for block in start]
     cuts = np.cumsum(sizes)[:-1]
@@ -53,6 +55,7 @@ def integrate(rates: Callable[[Blocks], Blocks], start: Blocks, t: np.ndarray, r
     with np.errstate(over="ignore", invalid="ignore"):
         solver = DOP853(slopes, 0.0, y0, t[-1], rtol=rtol, atol=bounds(y0))
         while done < len(t):
+            go_on()
             solver.atol = bounds(solver.y)
             solver.step()
             steps += 1

@@ -66,13 +66,23 @@ def given_up_once(unwanted: Callable[[], bool]) -> Iterator[None]:
     """Give up what is solved inside, in this thread, once ``unwanted()``: it is asked every few steps.
 
     Raises:
-        GivenUp: from :func:`solve`, once it is.
+        GivenUp: from what solves, once it is.
     """
     before = _UNWANTED.set(unwanted)
     try:
         yield
     finally:
         _UNWANTED.reset(before)
+
+
+def go_on() -> None:
+    """What solves calls this every few steps.
+
+    Raises:
+        GivenUp: see :func:`given_up_once`.
+    """
+    if _UNWANTED.get()():
+        raise GivenUp
 
 
 @dataclass(frozen=True)
@@ -173,10 +183,14 @@ def course(
 
     Returns:
         The unknowns at these times, (N,) each.
+
+    Raises:
+        GivenUp: see :func:`given_up_once`.
     """
     given = [value.item() for value in parameters]
 
     def slopes(t: float, y: np.ndarray) -> State:
+        go_on()
         return rates(t, y.tolist(), given, Numbers)
 
     at = times.tolist()
@@ -210,10 +224,9 @@ def _solve_chunk(
     lowest = None if watched is None else watched[0]
     end = Solution(t.clone(), tuple(y.clone() for y in y0), front[4].clone(), _clone(lowest))
     index = torch.arange(t_end.numel(), device=t_end.device)
-    taken, unwanted = 0, _UNWANTED.get()
+    taken = 0
     while index.numel():
-        if unwanted():
-            raise GivenUp
+        go_on()
         for _ in range(STRIDE):
             before, front = front, advance(front, parameters, t_end, rtol, atol)
             if watch is not None and watched is not None and lowest is not None:
