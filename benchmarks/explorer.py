@@ -10,9 +10,10 @@ Needs `pip install -e '.[explorer,report,browser]'` and a Chromium on the PATH, 
 - `slider`: from a slider's event until every new picture is painted: of one mode, for a held and for a moving
   target (without the basin there, which is drawn once sliders rest, and has often not been when the next
   move comes), and of the other views that are one picture; `request` is the server's part of it;
-- `long run`: until a run of 100,000 step rows is drawn. Clicked: on a new server, some seconds after the
-  first picture, a click on Runs and one on the run. The others open its address: of a server that was started
-  this moment and still imports what it needs; by a new browser, which has to evaluate plotly's script, of a
+- `long run`: until every chart of a run of 100,000 step rows is drawn; the verdict and what else needs torch
+  comes after them. Clicked: on a new server, some seconds after the first picture, a click on Runs and one on
+  the run. The others open its address: of a server that was started this moment and still imports what it
+  needs, and there `with its verdict` too; by a new browser, which has to evaluate plotly's script, of a
   server that has to read the run again since its file has changed; and by a browser that has shown it, of a
   file that has not.
 """
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from random import Random
 from statistics import median
 
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -41,8 +43,21 @@ SLIDERS = {
     "slider, two eigenvalues": ("eigenvalues", "exponent", 200, 5),
     "slider, matrices": ("matrices", "angle", 250, 5),
 }
+NODES = ("z", "p", "z_eval")
+READ = {
+    "norm": 5.0, "raw_std": 0.5, "std": 1.0, "m_o": 0.5, "m_r": 1.0, "effective_rank": 40.0, "rankme": 40.0,
+    "participation_ratio": 6.0, "alpha_req": 2.0, "off_diagonal_covariance": 0.001, "alignment": 0.3,
+    "uniformity": -2.5,
+}  # fmt: skip
+"""What the monitor reads of a node, and about how much of it there is."""
+COUNTED = {"count": 64, "dim": 64, "finite": 1.0, "zero_rows": 0.0}
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 PLOT = ".plot .main-svg"
+CHARTS = """() => {
+  const plots = [...document.querySelectorAll('#charts .plot')];
+  return plots.length > 0 && plots.every((plot) => plot.querySelector('.main-svg'));
+}"""
+WHOLE = "() => !document.body.textContent.includes('Being computed')"
 MOVE = """async ([id, notch]) => {
   const plots = [...document.querySelectorAll('.plot')];
   const late = new Promise((_, refuse) => { setTimeout(refuse, 60000, new Error('not drawn in 60 s')); });
@@ -107,16 +122,24 @@ def moves(page: Page, address: str, slider: str, first: int, step: int) -> list[
 
 
 def long_run(folder: Path) -> Path:
-    """A run folder of step rows, and an epoch row for each thousand."""
+    """A run folder of step rows as training writes them, 160 MB, and an epoch row for each thousand."""
     folder.mkdir(parents=True)
-    node = {"std": 0.9, "effective_rank": 20.0, "alignment": 0.3, "uniformity": -2.0, "m_o": 0.1, "m_r": 0.9}
+    random = Random(0)
+
+    def about(values: dict[str, float]) -> dict[str, float]:
+        return {key: value * random.uniform(0.9, 1) for key, value in values.items()}
+
     with (folder / "metrics.jsonl").open("w") as file:
-        for step in range(1, ROWS + 1):
-            row = {"kind": "step", "step": step, "epoch": step / 1000, "loss": -0.5, "lr": 0.1}
-            file.write(json.dumps({**row, "images_per_second": 1500.0, "seconds": 0.04}) + "\n")
-            if step % 1000 == 0:
-                end = {**row, "kind": "epoch", "knn": 0.5, "z": {**node, "spectrum": [0.01] * 64}}
-                file.write(json.dumps(end) + "\n")
+        for i in range(1, ROWS + 1):
+            nodes = {name: COUNTED | about(READ) for name in NODES}
+            row = {"kind": "step", "step": 20 * i, "epoch": i / 1000, **about({"loss": -i / (i + 1000)})}
+            row |= {"lr": 0.1, "images_per_second": 1500.0}
+            own = {key: nodes["z"][key] for key in ("std", "effective_rank")}
+            reading = {"nodes": nodes, "scalars": {}}
+            file.write(json.dumps({**row, **own, "reading": reading}) + "\n")
+            if i % 1000 == 0:
+                ended = {name: {**nodes[name], "spectrum": [1 / 64] * 64} for name in ("z", "p")}
+                file.write(json.dumps({**row, "kind": "epoch", "knn": 0.5, **ended}) + "\n")
     return folder
 
 
@@ -124,12 +147,12 @@ def opened(page: Page, address: str) -> float:
     """Seconds until a run is drawn."""
     began = time.perf_counter()
     page.goto(address)
-    page.wait_for_selector("#charts .main-svg")
+    page.wait_for_function(CHARTS)
     return time.perf_counter() - began
 
 
-def long_runs(browser: Browser, runs: Path) -> tuple[float, float, float, float]:
-    """Seconds until it is drawn: clicked, of a new server, in a new browser, and once more."""
+def long_runs(browser: Browser, runs: Path) -> tuple[float, ...]:
+    """Seconds until it is drawn, in the order of the table."""
     with Server(runs) as server:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(server.address)
@@ -138,20 +161,24 @@ def long_runs(browser: Browser, runs: Path) -> tuple[float, float, float, float]
         began = time.perf_counter()
         page.click("a[href='/runs']")
         page.click("a[href='/runs/long']")
-        page.wait_for_selector("#charts .main-svg")
+        page.wait_for_function(CHARTS)
         clicked = time.perf_counter() - began
         page.close()
     with Server(runs) as server:
-        found = []
-        for _ in range(2):
-            (runs / "long" / "metrics.jsonl").touch()
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            found.append(opened(page, f"{server.address}/runs/long"))
-            page.wait_for_timeout(3000)
-            if len(found) == 2:
-                found.append(opened(page, f"{server.address}/runs/long"))
-            page.close()  # it follows the run for as long as it is open
-        return clicked, found[0], found[1], found[2]
+        address = f"{server.address}/runs/long"
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        began = time.perf_counter()
+        first = opened(page, address)
+        page.wait_for_function(WHOLE)
+        judged = time.perf_counter() - began
+        page.close()  # it follows the run for as long as it is open
+        (runs / "long" / "metrics.jsonl").touch()
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        read = opened(page, address)
+        page.wait_for_timeout(3000)
+        again = opened(page, address)
+        page.close()
+    return clicked, first, judged, read, again
 
 
 def measure() -> dict[str, list[float]]:
@@ -169,7 +196,9 @@ def measure() -> dict[str, list[float]]:
                 for name, (view, *of) in SLIDERS.items()
             }
             page.close()
-        clicked, first, read, again = zip(*(long_runs(browser, runs) for _ in range(STARTS)), strict=True)
+        clicked, first, judged, read, again = zip(
+            *(long_runs(browser, runs) for _ in range(STARTS)), strict=True
+        )
         browser.close()
     return {
         "first paint, s": [paint for paint, _ in starts],
@@ -181,6 +210,7 @@ def measure() -> dict[str, list[float]]:
         },
         "long run, clicked, s": list(clicked),
         "– new server, s": list(first),
+        "– new server, with its verdict, s": list(judged),
         "– new browser, s": list(read),
         "– same browser, s": list(again),
     }

@@ -122,6 +122,7 @@ def test_runs_are_listed_compared_and_shown(open_page):
     page.wait_for_function("() => location.search.includes('measure=effective_rank')")
     page.get_by_role("link", name="byol", exact=True).click()
     page.wait_for_selector("#charts .main-svg")
+    page.wait_for_selector("#neighbours img")
     assert page.locator("#neighbours img").count() > 50
     page.wait_for_selector("#map .main-svg")
     page.get_by_text("the run has ended").wait_for()
@@ -147,6 +148,7 @@ def test_a_run_is_followed_while_it_goes_on(open_page, runs):
             }
             file.write(json.dumps(row) + "\n")
     page.wait_for_function(f"(before) => ({points})() > before", arg=before)
+    assert page.get_by_role("button", name="Copy link").is_visible()
 
 
 def test_the_ledger_is_narrowed_and_a_claim_opened(open_page):

@@ -1,6 +1,7 @@
 """Imports point downward only, and what must be light is light."""
 
 import ast
+import json
 import resource
 import subprocess
 import sys
@@ -180,9 +181,26 @@ def test_the_explorers_page_is_there_before_the_theory():
         "client = TestClient(app.create_app([], Path('none')), base_url='http://127.0.0.1')\n"
         "heavy = lambda: set(sys.modules) & {'torch', 'scipy', 'sklearn', 'plotly', 'lightning_fabric'}\n"
         "sent = []\n"
-        "app._ready = lambda: sent.append(heavy())\n"
+        "app._ready = lambda _: sent.append(heavy())\n"
         "for path in ('/', '/api/views', '/page.css', '/api/views/mode'):\n"
         "    assert client.get(path).status_code == 200, path\n"
         "print(sent, heavy())"
     )
     assert loaded == "[set()] set()"  # the imports begin once the page is sent
+
+
+def test_the_first_charts_of_a_run_are_there_before_torch(tmp_path):
+    rows = [{"kind": "step", "step": i, "epoch": i, "loss": -0.1 * i, "lr": 0.1} for i in range(3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    loaded = python(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from starlette.testclient import TestClient\n"
+        "from stopgrad.explorer import app\n"
+        f"client = TestClient(app.create_app([Path({str(tmp_path)!r})], Path('none')),"
+        " base_url='http://127.0.0.1')\n"
+        f"for path in ('/runs/{tmp_path.name}', '/api/runs/{tmp_path.name}/outline'):\n"
+        "    assert client.get(path).status_code == 200, path\n"
+        "print(set(sys.modules) & {'torch', 'scipy', 'sklearn', 'pandas', 'lightning_fabric'})"
+    )
+    assert loaded == "set()"

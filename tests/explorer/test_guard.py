@@ -10,7 +10,15 @@ from stopgrad.explorer.guard import HEADERS, LONGEST
 
 from .conftest import HOME, write_run
 
-PATHS = ["/", "/dynamics/mode", "/static/app.js", "/plotly.js", "/page.css", "/api/views", "/api/runs"]
+PATHS = [
+    "/",
+    "/dynamics/mode",
+    "/static/app.js",
+    "/plotly-cartesian.min.js",
+    "/page.css",
+    "/api/views",
+    "/api/runs",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -56,6 +56,26 @@ def test_a_report_is_that_of_the_page(client, run):
         assert section in page
 
 
+def test_an_outline_is_the_report_but_for_what_is_being_computed(folder, tmp_path):
+    client = TestClient(create_app([folder], tmp_path), base_url=HOME)
+    first = client.get("/api/runs/one/outline").json()
+    report = client.get("/api/runs/one").json()
+    assert (first["whole"], report["whole"]) == (False, True)
+    changed = [
+        section[: section.index(">")]
+        for section, last in zip(first["sections"], report["sections"], strict=True)
+        if section != last
+    ]
+    assert changed == [f'<section id="{name}"' for name in ("evidence", "charts", "neighbours", "map")]
+    coming = '<p class="note">Being computed …</p>'
+    assert [section.count(coming) for section in first["sections"]] == [0, 1, 1, 1, 1, 0]
+    for figure in first["sections"][2].split("<figure>")[1:]:
+        assert coming in figure or figure in report["sections"][2]
+    assert client.get("/api/runs/one/outline").json() == report  # it has been made
+    append(folder, 4)
+    assert not client.get("/api/runs/one/outline").json()["whole"]
+
+
 def test_the_map_of_an_evaluated_run_comes_apart_and_is_that_of_the_page(folder, tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"h": rng.normal(size=(20, 6)).astype(np.float32), "labels": np.arange(20) % 2}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from plotly.graph_objects import Figure
+from plotly.offline import get_plotlyjs_version
 
 from stopgrad.diagnostics.diagnosis import Diagnosis, Evidence, Fix
 from stopgrad.diagnostics.series import Series
@@ -97,6 +98,11 @@ def assert_harmless(page):
     hashes = [f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}" for text in runs]
     assert re.findall(r"sha256-[^']+", policy) == hashes
     assert len(hashes) == 2
+
+
+def test_the_script_of_the_pages_is_of_the_version_that_the_figures_are_made_for():
+    first = frame._asset("plotly-cartesian.min.js")[:200]
+    assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}\n" in first
 
 
 def test_report_of_a_whole_run(make_run):

@@ -6,6 +6,7 @@
 /api/views/NAME?...       the pictures of one, for these values of the controls
 .../trained?...           what the ledger holds of networks trained over the same axes
 /api/runs, /api/runs/N    the given runs, and the parts of one's report
+/api/runs/N/outline       the same without what takes long to compute
 /api/runs/N/map           the map of its embedding
 /api/runs/N/events        server-sent events: how many rows there are, whenever that changes
 /api/compare?...          one measure of several runs
@@ -13,6 +14,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module, resources
 from pathlib import Path
@@ -40,6 +42,10 @@ FIRST = STATIC / "first" / "mode.json"
 """What the first page shows, kept: to compute it, torch has to be imported, which takes longer than all else.
 `python -m stopgrad.explorer.pictures` makes it anew."""
 
+RUNS = ("plotly.graph_objects", "stopgrad.report.html")
+ALL = ("stopgrad.explorer.pictures", *RUNS, "stopgrad.postmortem.diagnose", "stopgrad.postmortem.eigenvalues")
+"""What pages need, in the order in which they do; on that of a run, torch would delay its first charts."""
+
 
 def create_app(runs: Sequence[Path], store: Path) -> FastAPI:
     """The server's application.
@@ -53,10 +59,11 @@ def create_app(runs: Sequence[Path], store: Path) -> FastAPI:
     app.add_middleware(Guard)
     app.add_exception_handler(UsageError, _refused)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.include_router(_pages())
+    known = named(runs)
+    app.include_router(_pages(known))
     claims = Claims(store)
     app.include_router(_theory(claims), prefix="/api")
-    app.include_router(_runs(named(runs)), prefix="/api")
+    app.include_router(_runs(known), prefix="/api")
     app.include_router(_claims(claims), prefix="/api")
     return app
 
@@ -65,16 +72,15 @@ def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": str(error)}, 422)
 
 
-def _pages() -> APIRouter:
+def _pages(runs: Mapping[str, Run]) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
-    def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html", background=BackgroundTask(_ready))
-
-    def plotly() -> FileResponse:
-        # its file, and not `plotly.offline`, which takes a while to import
-        script = Path(str(resources.files("plotly").joinpath("package_data/plotly.min.js")))
-        return FileResponse(script, media_type="text/javascript", headers={"cache-control": "max-age=86400"})
+    def page(request: Request) -> FileResponse:
+        if request.url.path.startswith("/runs"):
+            task = BackgroundTask(_ready, RUNS, runs.get(request.path_params.get("item", "")))
+        else:
+            task = BackgroundTask(_ready, ALL)
+        return FileResponse(STATIC / "index.html", background=task)
 
     def shared(name: str) -> FileResponse:
         # by way of the package at the top: to import that of the reports takes longer than all else
@@ -82,8 +88,7 @@ def _pages() -> APIRouter:
 
     for path in ("/", *(f"/{name}{rest}" for name in PAGES for rest in ("", "/{item}"))):
         router.add_api_route(path, page, methods=["GET", "HEAD"])
-    router.add_api_route("/plotly.js", plotly, methods=["GET"])
-    for name in ("page.css", "theme.js"):
+    for name in ("page.css", "theme.js", "plotly-cartesian.min.js"):
         router.add_api_route(f"/{name}", partial(shared, name), methods=["GET"])
     return router
 
@@ -124,6 +129,11 @@ def _runs(runs: Mapping[str, Run]) -> APIRouter:
     def one(name: str) -> dict[str, Any]:
         """The parts of a run's report, as HTML with the data of its plots inside."""
         return known(name).report()
+
+    @router.get("/runs/{name}/outline", responses=NOT_GIVEN)
+    def outline(name: str) -> dict[str, Any]:
+        """The parts of a run's report without what takes long to compute, unless it has been computed."""
+        return known(name).outline()
 
     @router.get("/runs/{name}/map", responses=NOT_GIVEN)
     def embedding_map(name: str) -> str:
@@ -186,10 +196,13 @@ def _draw(view: View, values: dict[str, Any], unwanted: Callable[[], bool]) -> d
     return drawn(view, values, unwanted)
 
 
-def _ready() -> None:
-    """Import what computes pictures, and then what shows runs, while the browser gets ready to draw."""
-    for name in ("explorer.pictures", "report.html", "postmortem.diagnose", "postmortem.eigenvalues"):
-        import_module(f"stopgrad.{name}")
+def _ready(modules: Sequence[str], run: Run | None = None) -> None:
+    """Import what a page is going to need, and read its run, while the browser gets ready to draw."""
+    for name in modules:
+        import_module(name)
+    if run is not None:
+        with suppress(UsageError):  # said to the page when it asks for the run
+            run.files()
 
 
 def _trained(view: View, claims: Claims) -> Any:

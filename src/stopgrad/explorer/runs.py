@@ -88,6 +88,15 @@ class Run:
             self._report = run, self._made(run)
         return self._report[1]
 
+    def outline(self) -> dict[str, Any]:
+        """The report as far as the files alone tell; all of it where it has been made."""
+        from stopgrad.report import html
+
+        run = self.files()
+        if self._report is not None and self._report[0] is run:
+            return self._report[1]
+        return {**self._sent(run, *html.outline(run)), "whole": False}
+
     def embedding_map(self) -> str:
         """The map of the embedding as HTML: apart, since it takes longer than all the rest."""
         from stopgrad.report import html
@@ -102,20 +111,24 @@ class Run:
         from stopgrad.postmortem.eigenvalues import eigenvalues
         from stopgrad.report import html, sections
 
-        evaluated = run.evaluation is not None
-        drawn_map = sections.note("The map is being computed.") if evaluated else html.embedding_map(None)
+        coming = sections.note("The map is being computed.")
+        drawn_map = html.embedding_map(None) if run.evaluation is None else coming
         course = eigenvalues(run)
         try:
-            found = diagnose_run(self.path, (*run.steps, *run.epochs))
+            found = diagnose_run(self.path)
             header, parts = html.parts(run, drawn_map, found.diagnosis, found.series, course)
         except UsageError:  # nothing has been read in it yet
             header, parts = html.parts(run, drawn_map, eigenvalues=course)
+        return self._sent(run, header, parts)
+
+    def _sent(self, run: "RunFiles", header: str, parts: Sequence[str]) -> dict[str, Any]:
         return {
             "name": self.name,
             "header": header,
             "sections": list(parts),
-            "evaluated": evaluated,
+            "evaluated": run.evaluation is not None,
             "ended": bool(run.summary),
+            "whole": True,
         }
 
     async def events(self, ending: Callable[[], bool]) -> AsyncIterator[str]:

@@ -1,12 +1,13 @@
-"""The report of a run: one HTML file made only from the files of its folder, and from its diagnosis."""
+"""The report of a run: one HTML file made only from the files of its folder, and from its diagnosis.
+
+What neither torch nor scikit-learn has a part in is drawn without importing them, which takes seconds.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from stopgrad.diagnostics.diagnosis import Diagnosis
-from stopgrad.diagnostics.series import Series
-from stopgrad.evaluation import neighbours
-from stopgrad.report import diagnosed, figures, sections
+from stopgrad.report import figures, sections
 from stopgrad.report.figures import Eigenvalues
 from stopgrad.report.page import (
     MOST_STEPS,
@@ -20,13 +21,18 @@ from stopgrad.report.page import (
 )
 from stopgrad.report.run_files import Evaluation, Row, RunFiles, read_run
 
+if TYPE_CHECKING:
+    from stopgrad.diagnostics.diagnosis import Diagnosis
+    from stopgrad.diagnostics.series import Series
+
 MOST_COLUMNS = 200  # epochs of a heat map
+EIGENVALUES = "Eigenvalues of the predictor"
 
 
 def write_report(
     run: Path,
-    diagnosis: Diagnosis | None = None,
-    series: Sequence[Series] = (),
+    diagnosis: "Diagnosis | None" = None,
+    series: "Sequence[Series]" = (),
     eigenvalues: Eigenvalues | None = None,
 ) -> Path:
     """Write `report.html` into a run folder, whole or not at all, and return its path.
@@ -48,8 +54,8 @@ def write_report(
 
 def render(
     run: RunFiles,
-    diagnosis: Diagnosis | None = None,
-    series: Sequence[Series] = (),
+    diagnosis: "Diagnosis | None" = None,
+    series: "Sequence[Series]" = (),
     eigenvalues: Eigenvalues | None = None,
 ) -> str:
     """The whole page as text; the same files give the same text."""
@@ -61,27 +67,42 @@ def render(
 def parts(
     run: RunFiles,
     drawn_map: str,
-    diagnosis: Diagnosis | None = None,
-    series: Sequence[Series] = (),
+    diagnosis: "Diagnosis | None" = None,
+    series: "Sequence[Series]" = (),
     eigenvalues: Eigenvalues | None = None,
 ) -> tuple[str, tuple[str, ...]]:
     """Header and sections of the page as HTML; ``drawn_map`` is the map's, which takes seconds to compute."""
     verdict = None if diagnosis is None else diagnosis.verdict
-    reasons = _reasons(run, diagnosis, series)
+    neighbours = sections.neighbour_grid(run.evaluation)
+    course = _eigenvalues(eigenvalues)
+    return _assembled(run, verdict, _reasons(run, diagnosis, series), course, neighbours, drawn_map)
+
+
+def outline(run: RunFiles) -> tuple[str, tuple[str, ...]]:
+    """`parts` as far as the files alone tell; in place of the rest, that it is being computed."""
+    coming = sections.note("Being computed …")
+    return _assembled(run, "being judged", coming, [_figure(EIGENVALUES, coming)], coming, coming)
+
+
+def _assembled(
+    run: RunFiles, verdict: str | None, reasons: str, course: Sequence[str], neighbours: str, drawn_map: str
+) -> tuple[str, tuple[str, ...]]:
     return sections.header(run, verdict) + sections.skipped(run), (
         section("key-figures", "Key figures", sections.key_figures(run)),
         section("evidence", "Why this verdict", reasons + sections.final_measures(run)),
-        section("charts", "Training", f'<div class="charts">{"".join(_charts(run, eigenvalues))}</div>'),
-        section("neighbours", "Nearest neighbours", sections.neighbour_grid(run.evaluation)),
+        section("charts", "Training", f'<div class="charts">{"".join(_charts(run, course))}</div>'),
+        section("neighbours", "Nearest neighbours", neighbours),
         section("map", "Map of the embedding", drawn_map),
         section("settings", "Settings", sections.settings(run)),
     )
 
 
-def _reasons(run: RunFiles, diagnosis: Diagnosis | None, series: Sequence[Series]) -> str:
+def _reasons(run: RunFiles, diagnosis: "Diagnosis | None", series: "Sequence[Series]") -> str:
     """Why the verdict is what it is; `summary.json` has judged the end of the run alone."""
     if diagnosis is None:
         return sections.evidence(run)
+    from stopgrad.report import diagnosed
+
     reasons = diagnosed.findings(diagnosis, diagnosed.course(diagnosis, series))
     at_end = run.summary.get("verdict", diagnosis.verdict)
     if at_end == diagnosis.verdict:
@@ -92,7 +113,7 @@ def _reasons(run: RunFiles, diagnosis: Diagnosis | None, series: Sequence[Series
     )
 
 
-def _charts(run: RunFiles, eigenvalues: Eigenvalues | None) -> list[str]:
+def _charts(run: RunFiles, course: Sequence[str]) -> list[str]:
     epochs = thin(run.epochs, MOST_STEPS)
     reasons = [item for item in run.summary.get("evidence") or () if isinstance(item, dict)]
     measures = {
@@ -110,7 +131,7 @@ def _charts(run: RunFiles, eigenvalues: Eigenvalues | None) -> list[str]:
         measures["std"],
         measures["effective_rank"],
         *_spectra(run),
-        *_eigenvalues(eigenvalues),
+        *course,
         measures["alignment"],
         measures["uniformity"],
         panel(
@@ -167,16 +188,12 @@ def _spectra(run: RunFiles) -> tuple[str, str]:
 
 
 def _eigenvalues(course: Eigenvalues | None) -> list[str]:
-    heading = "Eigenvalues of the predictor"
     if course is None:
-        return [
-            f"<figure><h3>{heading}</h3>"
-            + sections.note(
-                "None were measured: the predictor is no matrix (an MLP has no eigenvalues), or the run is "
-                "older than this picture."
-            )
-            + "</figure>"
-        ]
+        nothing = (
+            "None were measured: the predictor is no matrix (an MLP has no eigenvalues), or the run is older "
+            "than this picture."
+        )
+        return [_figure(EIGENVALUES, sections.note(nothing))]
     first, last = course.alignment
     of_p = (
         "Solid: the largest eigenvalues p_j of the predictor's symmetric part at each epoch, whatever their "
@@ -188,15 +205,21 @@ def _eigenvalues(course: Eigenvalues | None) -> list[str]:
         "last; the rest is what no pair tells of. Dashed: as on its left."
     )
     return [
-        panel(heading, figures.eigenvalues(course, "p"), of_p),
+        panel(EIGENVALUES, figures.eigenvalues(course, "p"), of_p),
         panel("Eigenvalues of F in the same directions", figures.eigenvalues(course, "s"), of_s),
     ]
+
+
+def _figure(heading: str, content: str) -> str:
+    return f"<figure><h3>{heading}</h3>{content}</figure>"
 
 
 def embedding_map(evaluation: Evaluation | None) -> str:
     """The map of the held-out images as HTML, or why there is none."""
     if evaluation is None:
         return sections.note("evaluation.npz is not there: the run has not been evaluated.")
+    from stopgrad.evaluation import neighbours
+
     drawn = neighbours.embedding_map(evaluation.h)
     if len(drawn.index) == 0:
         return sections.note("No feature vector is finite, so there is no map to show.")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from stopgrad.errors import require
 from stopgrad.files import whole_file
 
 if TYPE_CHECKING:
@@ -28,12 +27,8 @@ NOTHING = "Nothing finite was measured for this picture."
 
 
 def frame(title: str, header: str, sections: Sequence[str], footer: str = "") -> str:
-    """A whole page of texts that are HTML already.
-
-    Raises:
-        MissingExtra: if plotly is not installed.
-    """
-    plotly = require("plotly.offline", "report").get_plotlyjs()
+    """A whole page of texts that are HTML already."""
+    plotly = _asset("plotly-cartesian.min.js")
     script = _asset("theme.js") + _asset("page.js")
     return Template(_asset("page.html")).substitute(
         title=title,

@@ -14,6 +14,8 @@ from stopgrad.errors import UsageError
 from stopgrad.files import json_lines
 
 Row = Mapping[str, Any]
+READING = b', "reading": '
+"""Before the last of a step row, what the monitor read: nine tenths of a log, and the doctor's alone."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of one run folder; a file that is not there is an empty text, mapping or tuple, or None."""
+    """The files of one run folder; a file that is not there is an empty text, mapping or tuple, or None.
+
+    Steps are without what the monitor read (:meth:`stopgrad.training.folder.RunFolder.readings`).
+    """
 
     path: Path
     config: str
@@ -95,13 +100,24 @@ def _read_summary(path: Path) -> Row:
 def _read_rows(path: Path) -> tuple[list[Row], int]:
     """The rows in step order; of rows for the same step, as a resumed run may repeat them, the last one."""
     rows: dict[tuple[str, float], Row] = {}
-    read, unreadable = json_lines(_text(path))
+    if not path.is_file():
+        return [], 0
+    with path.open("rb") as file:  # line by line: the whole may be of gigabytes
+        text = b"\n".join(map(_without_reading, file)).decode(errors="replace")
+    read, unreadable = json_lines(text)
     for row in read:
         try:
-            rows[str(row["kind"]), float(row["step"])] = {**row, "epoch": float(row["epoch"])}
+            row["epoch"] = float(row["epoch"])
+            rows[str(row["kind"]), float(row["step"])] = row
         except (ValueError, TypeError, KeyError):
             unreadable += 1
     return [rows[key] for key in sorted(rows, key=lambda key: key[1])], unreadable
+
+
+def _without_reading(line: bytes) -> bytes:
+    """The row without it, unless something else comes after it; a torn one stays torn."""
+    row, found, _ = line.partition(READING)
+    return row + b"}" if found and line.rstrip().endswith(b"}}}") else line
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:

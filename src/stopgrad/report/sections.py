@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stopgrad.errors import require
-from stopgrad.evaluation.neighbours import nearest_neighbours, spread_queries
 from stopgrad.report.figures import MEASURES, NODES
 from stopgrad.report.run_files import Evaluation, Row, RunFiles
 
@@ -146,6 +145,8 @@ def neighbour_grid(evaluation: Evaluation | None) -> str:
     """Queries, each followed by its nearest test images; the border tells whether the labels agree."""
     if evaluation is None:
         return note("evaluation.npz is not there: the run has not been evaluated.")
+    from stopgrad.evaluation.neighbours import nearest_neighbours, spread_queries
+
     queries = spread_queries(evaluation.h, evaluation.labels, QUERIES)
     if len(queries) == 0:
         return note("No feature vector is finite, so there are no neighbours to show.")

@@ -333,7 +333,7 @@ def test_check_fails_where_the_html_cannot_be_built(pages, monkeypatch, capsys):
     def broken(name, extra):
         raise command.UsageError("plotly is not installed")
 
-    monkeypatch.setattr("stopgrad.report.page.require", broken)
+    monkeypatch.setattr("stopgrad.experiments.page.html.require", broken)
     assert command.main(["--store", "store", "--check"]) == 1
     assert "plotly is not installed" in capsys.readouterr().err
 

@@ -81,20 +81,28 @@ export class Runs {
 
   async one(name) {
     document.title = `${name} – stopgrad explorer`;
-    const header = make("section", { className: "markup" });
+    const header = make("div");
     const body = make("div", { className: "markup" });
     const live = make("p", { className: "note", role: "status" });
-    this.root.replaceChildren(make("p", {}, make("a", { href: "/runs", textContent: "All runs" })), header, live, body);
+    const buttons = make("div", { className: "buttons" }, copier("Copy link", () => location.href),
+      copier("Copy as command", () => `stopgrad diagnose ${name}`));
+    this.root.replaceChildren(make("p", {}, make("a", { href: "/runs", textContent: "All runs" })),
+      make("section", { className: "markup" }, header, buttons), live, body);
     const address = `/api/runs/${encodeURIComponent(name)}`;
-    let wanted = true, busy = false;
+    let wanted = true, busy = false, asked = `${address}/outline`;
     const refresh = async () => {
       if (busy) return;
       busy = true;
       while (wanted && !this.left) {
         wanted = false;
-        const [report] = await Promise.all([ask(address), plotly]);
+        const [report] = await Promise.all([ask(asked), plotly]);
+        asked = address;
         await fill(header, report.header);
         await fill(body, report.sections.join(""));
+        if (!report.whole) { // the rest takes the server longer
+          wanted = true;
+          continue;
+        }
         if (report.evaluated) this.map(body.querySelector("#map"), `${address}/map`);
         live.textContent = `As of ${new Date().toLocaleTimeString()}${report.ended ? "; the run has ended." : "; the page follows the run."}`;
         await new Promise((resolve) => { setTimeout(resolve, PAUSE); });
@@ -104,7 +112,5 @@ export class Runs {
     this.stream = new EventSource(`${address}/events`);
     this.stream.onmessage = () => { wanted = true; refresh(); };
     await refresh();
-    header.append(make("div", { className: "buttons" }, copier("Copy link", () => location.href),
-      copier("Copy as command", () => `stopgrad diagnose ${name}`)));
   }
 }

@@ -4,16 +4,17 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stopgrad.diagnostics.diagnosis import Evidence
 from stopgrad.report.figures.style import ACCENT, ALARM, THRESHOLD_LINE, empty_figure, escaped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from stopgrad.diagnostics.diagnosis import Evidence
+
 RATIOS = 1e-4, 1e4  # a bar against its threshold ends here at the latest
 
 
-def threshold_bars(failed: Sequence[Evidence], others: Sequence[Evidence]) -> "Figure":
+def threshold_bars(failed: "Sequence[Evidence]", others: "Sequence[Evidence]") -> "Figure":
     """Measures in multiples of their thresholds: a bar each from 1 to the measure.
 
     Those that the verdict rests on come first; of the others, which are well above their thresholds, those
@@ -37,7 +38,7 @@ def threshold_bars(failed: Sequence[Evidence], others: Sequence[Evidence]) -> "F
 
 
 def _draw_bars(
-    figure: "Figure", items: Sequence[Evidence], ratios: Sequence[float], colours: Sequence[str]
+    figure: "Figure", items: "Sequence[Evidence]", ratios: Sequence[float], colours: Sequence[str]
 ) -> None:
     """A bar from 1 to each ratio, with a dot at its end where it is too short to be seen."""
     names = [

@@ -4,17 +4,18 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stopgrad.diagnostics.series import Series
 from stopgrad.report.figures.evidence_panel import axis_title, draw_panel, heading
 from stopgrad.report.figures.style import GREY, empty_figure, titled_axis
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from stopgrad.diagnostics.series import Series
+
 PANEL, LINE = 170, 16  # pixels: the height of a panel, and of a line of words above it
 
 
-def evidence_figure(series: Sequence[Series], first_bad_step: int | None) -> "Figure":
+def evidence_figure(series: "Sequence[Series]", first_bad_step: int | None) -> "Figure":
     """The course of the evidence over steps: a panel for each measure, one below the other.
 
     A panel has its threshold as a dashed line, the side where the failure lies shaded, and the first bad step
@@ -47,7 +48,7 @@ def evidence_figure(series: Sequence[Series], first_bad_step: int | None) -> "Fi
     return figure
 
 
-def _panels(series: Sequence[Series]) -> list[list[Series]]:
+def _panels(series: "Sequence[Series]") -> "list[list[Series]]":
     """The series that share a panel, those of one measure and threshold, of what was ever finite."""
     groups: dict[tuple[str, float, bool | None], list[Series]] = {}
     for one in series:
@@ -67,7 +68,7 @@ def _stack(lines: Sequence[int], marked: bool) -> tuple[list[float], float]:
     return tops, max(bottom, 1.0)
 
 
-def _step_range(panels: Sequence[Sequence[Series]], first_bad_step: int | None) -> list[float]:
+def _step_range(panels: "Sequence[Sequence[Series]]", first_bad_step: int | None) -> list[float]:
     """The range of the steps that all panels share, with room at both ends."""
     steps = [step for panel in panels for one in panel for step in one.steps]
     if not steps:

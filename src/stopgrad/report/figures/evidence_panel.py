@@ -5,12 +5,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.diagnostics.series import Series
 from stopgrad.report.figures.style import ACCENT, ALARM, MOST_MARKERS, THRESHOLD_LINE, P, Z, escaped
 from stopgrad.report.figures.value_axis import ValueAxis
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+    from stopgrad.diagnostics.series import Series
 
 EVIDENCE = {  # measure of an evidence -> heading, axis title
     "std": ("Spread of {}", "std × √D (1 isotropic)"),
@@ -32,7 +33,7 @@ FORBIDDEN = "rgba(217,58,74,0.10)"  # ALARM, light enough for text in either sty
 LABEL = 0.45  # share of a panel's width that a threshold's label takes there
 
 
-def heading(panel: Sequence[Series]) -> list[str]:
+def heading(panel: "Sequence[Series]") -> list[str]:
     """What a panel shows, its nodes in their colours, and what that says."""
     nodes = " and ".join(f'<span style="color:{_colour(one.of)}">{escaped(one.of)}</span>' for one in panel)
     known = EVIDENCE.get(panel[0].measure)
@@ -41,13 +42,13 @@ def heading(panel: Sequence[Series]) -> list[str]:
     return [f"<b>{name}</b>", *(escaped(line) for line in textwrap.wrap(says, WORDS))]
 
 
-def axis_title(panel: Sequence[Series]) -> str:
+def axis_title(panel: "Sequence[Series]") -> str:
     """What a panel's values are, with their unit or range."""
     measure = panel[0].measure
     return EVIDENCE.get(measure, ("", measure.replace("_", " ")))[1]
 
 
-def draw_panel(figure: "Figure", axis: str, panel: Sequence[Series]) -> None:
+def draw_panel(figure: "Figure", axis: str, panel: "Sequence[Series]") -> None:
     """Lines, threshold and forbidden side of the measures that share a panel; `axis` is its axes' number."""
     values = [value for one in panel for value in one.values if math.isfinite(value)]
     scale = ValueAxis.over([*values, panel[0].threshold])
@@ -64,7 +65,7 @@ def draw_panel(figure: "Figure", axis: str, panel: Sequence[Series]) -> None:
         _draw_threshold(figure, axis, panel, scale)
 
 
-def _draw_lines(figure: "Figure", axis: str, panel: Sequence[Series], scale: ValueAxis) -> None:
+def _draw_lines(figure: "Figure", axis: str, panel: "Sequence[Series]", scale: ValueAxis) -> None:
     for one in panel:
         few = sum(math.isfinite(value) for value in one.values) <= MOST_MARKERS
         figure.add_scatter(
@@ -81,7 +82,7 @@ def _draw_lines(figure: "Figure", axis: str, panel: Sequence[Series], scale: Val
         )
 
 
-def _draw_threshold(figure: "Figure", axis: str, panel: Sequence[Series], scale: ValueAxis) -> None:
+def _draw_threshold(figure: "Figure", axis: str, panel: "Sequence[Series]", scale: ValueAxis) -> None:
     """The threshold's line with its label, and the side of it on which the failure lies."""
     threshold, below = panel[0].threshold, panel[0].below
     x, y, level = f"x{axis} domain", f"y{axis}", scale.drawn(threshold)
@@ -100,18 +101,18 @@ def _draw_threshold(figure: "Figure", axis: str, panel: Sequence[Series], scale:
     )  # fmt: skip
 
 
-def _free_corner(panel: Sequence[Series], scale: ValueAxis) -> tuple[int, bool]:
+def _free_corner(panel: "Sequence[Series]", scale: ValueAxis) -> tuple[int, bool]:
     """Where the threshold's label has most room: left (0) or right (1), above the line or not."""
     level = scale.at(panel[0].threshold)
-    steps = [step for one in panel for step in one.steps]
-    width = LABEL * (max(steps) - min(steps))
+    ends = (min(min(one.steps) for one in panel), max(max(one.steps) for one in panel))
+    width = LABEL * (ends[1] - ends[0])
 
     def room(end: int, above: bool) -> float:
         near = [
             scale.at(value) - level
             for one in panel
             for step, value in zip(one.steps, one.values, strict=True)
-            if math.isfinite(value) and abs(step - (max(steps) if end else min(steps))) <= width
+            if math.isfinite(value) and abs(step - ends[end]) <= width
         ]
         if above:
             return min([value for value in near if value >= 0] + [scale.high - level])
