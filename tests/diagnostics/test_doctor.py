@@ -1,10 +1,12 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stopgrad.diagnostics import Reading, examine
 from stopgrad.diagnostics.diagnosis import VERDICTS
-from stopgrad.diagnostics.doctor import RULES
+from stopgrad.diagnostics.doctor import HUGE, RISEN, RULES, Course
 from stopgrad.diagnostics.fingerprints import fingerprint, fingerprints
 from stopgrad.diagnostics.remedies import FIXES
 
@@ -78,6 +80,44 @@ def test_a_rising_loss_is_divergence_and_a_falling_one_is_not():
     assert examine(run(steps=20, loss=lambda i: 0.1 * i)).verdict == "diverged"
     assert examine(run(steps=20, loss=lambda i: -0.04 * i)).verdict == "healthy"
     assert examine(run(steps=20, loss=lambda i: math.nan if i == 19 else 0.0)).verdict == "diverged"
+
+
+EIGHTHS = st.integers(-8, 8).map(lambda i: i / 8)  # their sums are exact in any order
+
+
+@given(st.lists(EIGHTHS | st.sampled_from([None, math.nan, math.inf, 1e5]), min_size=1))
+def test_when_a_loss_began_to_rise_is_as_the_rule_says_at_each_reading(losses):
+    """By the rule's words, over the losses up to a reading."""
+
+    def rising(i):
+        known = [loss for loss in losses[: i + 1] if loss is not None]
+        if not known or abs(known[-1]) > HUGE * (1 + abs(known[0])):
+            return bool(known)
+        lowest = min((loss for loss in known if not math.isnan(loss)), default=math.inf)
+        quarter = known[len(known) - len(known) // 4 :]
+        allowed = max(RISEN * (known[0] - lowest), 0.05 * abs(known[0]))
+        return len(known) >= 8 and sum(quarter) / len(quarter) > known[0] + allowed
+
+    readings = run(steps=len(losses), loss=lambda i: losses[i])
+    rule = next(rule for rule in RULES if rule.shows.__name__ == "_rising")
+    shown = [bool(rule.shows(Course(readings), i)) for i in range(len(losses))]
+    assert shown == [rising(i) for i in range(len(losses))]
+
+
+def test_a_long_run_that_rises_is_read_once():
+    """The first bad step is looked for from the end: no reading may take a look at all the others."""
+    asked = []
+
+    class Counted(Reading):
+        def __getattribute__(self, name):
+            if name == "loss":
+                asked.append(None)
+            return super().__getattribute__(name)
+
+    readings = [Counted(r.step, r.nodes, r.loss, r.scalars) for r in run(2000, lambda i: 0.1 * i)]
+    found = examine(readings)
+    assert (found.verdict, found.first_bad_step) == ("diverged", 70)
+    assert len(asked) < 10 * len(readings)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,12 @@ The thresholds were chosen on one half of the runs of `benchmarks/doctor.py` and
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any, overload
+
+import torch
+from torch import Tensor
 
 from stopgrad.diagnostics.diagnosis import Diagnosis, Evidence, Reading, Verdict
 from stopgrad.diagnostics.fingerprints import Fingerprint, fingerprint
@@ -50,11 +54,51 @@ MISSING = math.nan
 
 
 @dataclass(frozen=True)
+class Losses:
+    """The losses of a run, K of which are known.
+
+    Attributes:
+        known: how many there are up to each reading.
+        values: in their order. (K,) float64
+        lowest: the smallest so far that is a number. (K,) float64
+    """
+
+    known: list[int]
+    values: Tensor
+    lowest: Tensor
+
+
+class Course(Sequence[Reading]):
+    """Readings of a run, and what is the same at all of them: a long run has 100,000."""
+
+    def __init__(self, readings: Sequence[Reading]):
+        self._readings = readings
+
+    def __len__(self) -> int:
+        return len(self._readings)
+
+    @overload
+    def __getitem__(self, i: int) -> Reading: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Reading]: ...
+    def __getitem__(self, i: int | slice) -> Reading | Sequence[Reading]:
+        return self._readings[i]
+
+    @cached_property
+    def losses(self) -> Losses:
+        """The losses, read once."""
+        losses = [reading.loss for reading in self]
+        values = torch.tensor([loss for loss in losses if loss is not None], dtype=torch.float64)
+        known = list(accumulate(int(loss is not None) for loss in losses))
+        return Losses(known, values, values.where(~values.isnan(), math.inf).cummin(0).values)
+
+
+@dataclass(frozen=True)
 class Rule:
     """One failure class: what shows it at reading i of a run, and for how many readings it must."""
 
     verdict: Verdict
-    shows: Callable[[Sequence[Reading], int], list[Evidence]]
+    shows: Callable[[Course, int], list[Evidence]]
     readings: int = 1
 
 
@@ -72,13 +116,13 @@ def examine(readings: Sequence[Reading], facts: Mapping[str, Any] | None = None)
     """
     if not readings:
         raise ValueError("readings: at least one is needed")
-    last = len(readings) - 1
+    course, last = Course(readings), len(readings) - 1
     measures = {name: dict(values) for name, values in readings[last].nodes.items()}
     for rule in RULES:
-        first = _since(rule, readings)
+        first = _since(rule, course)
         if first is None:
             continue
-        evidence = tuple(rule.shows(readings, last))
+        evidence = tuple(rule.shows(course, last))
         cause = cause_of(rule.verdict, facts or {}, readings)
         return Diagnosis(
             rule.verdict, _confidence(evidence), readings[first].step, evidence, cause,
@@ -88,7 +132,7 @@ def examine(readings: Sequence[Reading], facts: Mapping[str, Any] | None = None)
     return Diagnosis("healthy", _confidence(evidence), None, evidence, None, (), measures)
 
 
-def _since(rule: Rule, readings: Sequence[Reading]) -> int | None:
+def _since(rule: Rule, readings: Course) -> int | None:
     """The first of the last unbroken row of readings at which a rule holds, if that is long enough."""
     first = len(readings)
     while first > 0 and rule.shows(readings, first - 1):
@@ -136,16 +180,18 @@ def _not_finite(readings: Sequence[Reading], i: int) -> list[Evidence]:
     return []
 
 
-def _rising(readings: Sequence[Reading], i: int) -> list[Evidence]:
+def _rising(readings: Course, i: int) -> list[Evidence]:
     """The loss is out of all proportion, or its last quarter lies above its start by a share of its range."""
-    losses = [r.loss for r in readings[: i + 1] if r.loss is not None]
-    if losses and abs(losses[-1]) > (limit := HUGE * (1 + abs(losses[0]))):
-        return [Evidence("loss", "loss", losses[-1], limit, False, "the loss is out of all proportion")]
-    if len(losses) < 8:
+    losses, known = readings.losses, readings.losses.known[i]
+    if known == 0:
         return []
-    quarter = len(losses) // 4
-    start, end = losses[0], sum(losses[-quarter:]) / quarter
-    fallen = start - min(losses)
+    start, now = losses.values[0].item(), losses.values[known - 1].item()
+    if abs(now) > (limit := HUGE * (1 + abs(start))):
+        return [Evidence("loss", "loss", now, limit, False, "the loss is out of all proportion")]
+    if known < 8:
+        return []
+    end = losses.values[known - known // 4 : known].mean().item()
+    fallen = start - losses.lowest[known - 1].item()
     threshold = start + max(RISEN * fallen, 0.05 * abs(start))
     says = "the loss ends above where it began"
     return [Evidence("loss", "loss", end, threshold, False, says)] if end > threshold else []

@@ -31,7 +31,7 @@ from stopgrad.diagnostics.statistics import VectorStatistics
 from stopgrad.errors import UsageError
 from stopgrad.postmortem.checkpoints import Foreign, load_foreign
 from stopgrad.postmortem.files import READERS, check_size, open_vectors
-from stopgrad.postmortem.runs import Rows, is_run, read_measures, read_readings, read_settings
+from stopgrad.postmortem.runs import is_run, read_measures, read_readings, read_settings
 from stopgrad.report.diagnosed import check_page, write_diagnosis
 from stopgrad.training.folder import RunFolder
 from stopgrad.training.precision import resolve_device
@@ -178,25 +178,24 @@ def _document(found: Diagnosis, measures: Mapping[str, Any], source: Document) -
 # ---- runs
 
 
-def diagnose_run(path: Path, rows: Rows | None = None) -> Finding:
+def diagnose_run(path: Path) -> Finding:
     """What is wrong with the run in a folder, with the course of the evidence.
 
     Args:
         path: the folder.
-        rows: of its log, where they have been read already.
 
     Raises:
         UsageError: nothing was read in this run yet, or a file of it is damaged.
     """
-    return _run(path, None, rows)
+    return _run(path, None)
 
 
-def _run(path: Path, key: str | None, rows: Rows | None = None) -> Finding:
+def _run(path: Path, key: str | None) -> Finding:
     if key is not None:
         raise UsageError(f"--key {key}: {path} is a run, whose vectors are z and p; leave --key out")
     folder = RunFolder(path)
     settings = read_settings(folder)
-    rows = list(folder.rows()) if rows is None else rows
+    rows = list(folder.rows())
     readings = read_readings(folder, rows)
     found = examine(readings, None if settings is None else facts_of(settings))
     nodes = read_measures(folder, rows) or readings[-1].nodes
