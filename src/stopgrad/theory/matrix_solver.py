@@ -1,6 +1,7 @@
 """Systems of matrices that move together, solved to an error relative to each matrix."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from scipy.integrate import DOP853
@@ -35,16 +36,17 @@ def integrate(rates: Callable[[Blocks], Blocks], start: Blocks, t: np.ndarray, r
         GivenUp: see :func:`stopgrad.theory.solver.given_up_once`.
     """
     sizes = [block.size for block in start]
-    cuts = np.cumsum(sizes)[:-1]
+    places = [slice(low, high) for low, high in pairwise([0, *np.cumsum(sizes).tolist()])]
 
     def split(y: np.ndarray) -> Blocks:
-        return tuple(part.reshape(block.shape) for part, block in zip(np.split(y, cuts), start, strict=True))
+        # views of y, by hand: np.split takes as long as a small system's rates
+        return tuple(y[place].reshape(block.shape) for place, block in zip(places, start, strict=True))
 
     def slopes(_: float, y: np.ndarray) -> np.ndarray:
         return np.concatenate([slope.reshape(-1) for slope in rates(split(y))])
 
     def bounds(y: np.ndarray) -> np.ndarray:
-        largest = np.array([np.abs(part).max() for part in np.split(y, cuts)])
+        largest = np.array([np.abs(y[place]).max() for place in places])
         # a matrix that is 0, such as a target's start, has no scale of its own yet
         largest[largest == 0] = 1e-8 * largest.max() + 1e-300
         return rtol * np.repeat(largest, sizes)
@@ -69,5 +71,4 @@ def integrate(rates: Callable[[Blocks], Blocks], start: Blocks, t: np.ndarray, r
             if reached > done:
                 out[done:reached] = solver.dense_output()(t[done:reached]).T
                 done = reached
-    parts = np.split(out, cuts, axis=1)
-    return tuple(part.reshape(-1, *block.shape) for part, block in zip(parts, start, strict=True))
+    return tuple(out[:, place].reshape(-1, *block.shape) for place, block in zip(places, start, strict=True))
