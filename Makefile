@@ -18,8 +18,11 @@ test: check
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
-# the explorer in a real browser; needs a Chromium on the PATH, or named in BROWSER_PATH
+# the explorer in a real browser: one on the PATH, or named in BROWSER_PATH; else Debian's is installed, as root
+BROWSER := $(or $(BROWSER_PATH),$(shell which chromium chromium-browser google-chrome 2>/dev/null))
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 test-browser: $(READY)
+	$(if $(BROWSER),,$(SUDO) apt-get update -q && $(SUDO) apt-get install -qy chromium fonts-dejavu-core)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest --override-ini addopts="--strict-markers --import-mode=importlib" tests/browser
 
