@@ -35,6 +35,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 RESULTS = Path(__file__).parent / "results"
 STARTS, MOVES, ROWS = 5, 8, 100_000
+QUIET = 8000  # ms after which a new server has imported what its pages may need
 # row of the table -> view, a slider of it, and the first notch and the step of its moves
 SLIDERS = {
     "slider, target held": ("mode", "eta", 150, 5),
@@ -113,7 +114,7 @@ def moves(page: Page, address: str, slider: str, first: int, step: int) -> list[
     """Milliseconds of a slider's moves, and of the request in each."""
     page.goto(address)
     page.wait_for_selector(PLOT)
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(QUIET)
     found = []
     for i in range(MOVES + 3):
         found.append(page.evaluate(MOVE, [f"control-{slider}", first + step * i]))
@@ -175,6 +176,7 @@ def long_runs(browser: Browser, runs: Path) -> tuple[float, ...]:
         (runs / "long" / "metrics.jsonl").touch()
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         read = opened(page, address)
+        page.wait_for_function(WHOLE)
         page.wait_for_timeout(3000)
         again = opened(page, address)
         page.close()

@@ -39,6 +39,7 @@ class Run:
     name: str
     path: Path
     _lock: Lock = field(default_factory=Lock, repr=False)
+    _judging: Lock = field(default_factory=Lock, repr=False)  # two pages that ask at once have one made
     _state: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
     _files: "RunFiles | None" = field(default=None, repr=False)
     _report: "tuple[RunFiles, dict[str, Any]] | None" = field(default=None, repr=False)
@@ -83,10 +84,11 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """The parts of the run's report, as `report.html` has them, but for the map of an evaluated run."""
-        run = self.files()
-        if self._report is None or self._report[0] is not run:  # a file has changed
-            self._report = run, self._made(run)
-        return self._report[1]
+        with self._judging:
+            run = self.files()
+            if self._report is None or self._report[0] is not run:  # a file has changed
+                self._report = run, self._made(run)
+            return self._report[1]
 
     def outline(self) -> dict[str, Any]:
         """The report as far as the files alone tell; all of it where it has been made."""
