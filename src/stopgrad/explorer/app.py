@@ -16,7 +16,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from starlette.staticfiles import StaticFiles
 from stopgrad.errors import UsageError
 from stopgrad.explorer.claims import Claims
 from stopgrad.explorer.guard import Guard
+from stopgrad.explorer.imports import ALL, RUNS, import_all
 from stopgrad.explorer.runs import Run, compared, named
 from stopgrad.explorer.views import VIEWS, View
 from stopgrad.explorer.waiting import while_waited_for
@@ -41,10 +42,6 @@ STATIC = Path(str(resources.files("stopgrad.explorer").joinpath("static")))
 FIRST = STATIC / "first" / "mode.json"
 """What the first page shows, kept: to compute it, torch has to be imported, which takes longer than all else.
 `python -m stopgrad.explorer.pictures` makes it anew."""
-
-RUNS = ("plotly.graph_objects", "stopgrad.report.html")
-ALL = ("stopgrad.explorer.pictures", *RUNS, "stopgrad.postmortem.diagnose", "stopgrad.postmortem.eigenvalues")
-"""What pages need, in the order in which they do; on that of a run, torch would delay its first charts."""
 
 
 def create_app(runs: Sequence[Path], store: Path) -> FastAPI:
@@ -198,8 +195,7 @@ def _draw(view: View, values: dict[str, Any], unwanted: Callable[[], bool]) -> d
 
 def _ready(modules: Sequence[str], run: Run | None = None) -> None:
     """Import what a page is going to need, and read its run, while the browser gets ready to draw."""
-    for name in modules:
-        import_module(name)
+    import_all(modules)
     if run is not None:
         with suppress(UsageError):  # said to the page when it asks for the run
             run.files()

@@ -6,6 +6,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from stopgrad.errors import UsageError
+from stopgrad.explorer.imports import before_drawing
 
 if TYPE_CHECKING:
     from stopgrad.experiments.ledger import Row
@@ -42,6 +43,7 @@ class Claims:
 
     def one(self, name: str) -> dict[str, Any]:
         """A claim with its numbers and picture as HTML, and the command that makes it."""
+        before_drawing()
         from stopgrad.experiments.page import html
 
         return {"id": name, "html": html.experiment(self.rows[name]), "command": f"stopgrad reproduce {name}"}
@@ -50,6 +52,7 @@ class Claims:
         """A claim's picture as the page draws it; None if nothing of it was run."""
         if not self.store.is_dir() or not any(self.rows[name].records.values()):
             return None
+        before_drawing()
         from stopgrad.experiments.page import figures
         from stopgrad.explorer.pictures import shown
 

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from stopgrad.errors import UsageError
+from stopgrad.explorer.imports import before_drawing
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -92,6 +93,7 @@ class Run:
 
     def outline(self) -> dict[str, Any]:
         """The report as far as the files alone tell; all of it where it has been made."""
+        before_drawing()
         from stopgrad.report import html
 
         run = self.files()
@@ -101,6 +103,7 @@ class Run:
 
     def embedding_map(self) -> str:
         """The map of the embedding as HTML: apart, since it takes longer than all the rest."""
+        before_drawing()
         from stopgrad.report import html
 
         run = self.files()
@@ -109,6 +112,7 @@ class Run:
         return self._map[1]
 
     def _made(self, run: "RunFiles") -> dict[str, Any]:
+        before_drawing()
         from stopgrad.postmortem.diagnose import diagnose_run
         from stopgrad.postmortem.eigenvalues import eigenvalues
         from stopgrad.report import html, sections
@@ -161,6 +165,7 @@ def named(paths: Sequence[Path]) -> dict[str, Run]:
 
 def compared(runs: Sequence[Run], measure: str) -> "Figure":
     """One measure of several runs over their epochs, as a figure."""
+    before_drawing()
     from stopgrad.report import figures
 
     return figures.comparison({run.name: run.files().epochs for run in runs}, measure)
