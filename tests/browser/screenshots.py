@@ -39,6 +39,7 @@ def main(folder: Path) -> None:
             page.goto(address + path.format(run=run))
             page.wait_for_selector("tbody tr" if path == "/ledger" else ".plot .main-svg", timeout=120_000)
             page.wait_for_load_state("networkidle" if "{run}" not in path else "load")
+            page.wait_for_function("() => !document.body.textContent.includes('Being computed')")
             page.wait_for_timeout(1000)
             page.screenshot(path=OUT / f"{name}.png")
             page.close()

@@ -81,7 +81,7 @@ def parts(
 def outline(run: RunFiles) -> tuple[str, tuple[str, ...]]:
     """`parts` as far as the files alone tell; in place of the rest, that it is being computed."""
     coming = sections.note("Being computed …")
-    return _assembled(run, "being judged", coming, [_figure(EIGENVALUES, coming)], coming, coming)
+    return _assembled(run, sections.BEING_JUDGED, coming, [_figure(EIGENVALUES, coming)], coming, coming)
 
 
 def _assembled(

@@ -16,7 +16,9 @@ from stopgrad.errors import require
 from stopgrad.report.figures import MEASURES, NODES
 from stopgrad.report.run_files import Evaluation, Row, RunFiles
 
+BEING_JUDGED = "being judged"
 VERDICTS = {  # verdict -> badge colour class, what it means
+    BEING_JUDGED: ("open", "What was measured is being read."),
     "healthy": ("good", "The embedding stays spread out over many directions."),
     "complete-collapse": ("bad", "Nearly all images are mapped to one and the same vector."),
     "dimensional-collapse": ("bad", "The embedding uses only a few of its directions."),
