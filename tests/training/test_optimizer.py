@@ -3,6 +3,8 @@ import math
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 from stopgrad.method import Method
@@ -113,3 +115,19 @@ def test_norms_and_biases_can_be_left_alone(name):
         for w in group["params"]:
             assert (group["weight_decay"] == 0) == (w.ndim <= 1)
     assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_clips_what_is_scaled_for_fp16(name):
+    """As on a GPU: the norm that is bounded is the gradient's own, without the scale."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    fabric = Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu", scaler=scaler))
+    settings, own = OptimizerSettings(name=name, lr=0.1, clip=1e-3), learner()
+    net, optimizer = fabric.setup(own, build_optimizer(settings, own))
+    views = torch.randn(2, 12, 1, 16, 16)
+    fabric.backward(net(views.unbind()).loss)
+    fabric.clip_gradients(net, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+    gradients = [w.grad for w in own.parameters() if w.grad is not None]
+    assert float(nn.utils.get_total_norm(gradients)) == pytest.approx(settings.clip, rel=1e-4)
+    optimizer.step()
+    assert scaler.get_scale() == 8.0  # no gradient was infinite

@@ -146,14 +146,15 @@ class Batches:
 
     def _batch(self, index: Tensor, views: tuple[Tensor, ...]) -> Batch:
         labels = self.part.labels
-        return Batch(index, views, None if labels is None else labels[index].to(self.device))
+        return Batch(index, views, None if labels is None else self._send(labels[index]))
 
     def _gather(self, index: Tensor) -> Tensor:
-        if self._resident:
-            return self._images[index.to(self.device)]
-        images = self._images[index]
-        images = images.pin_memory() if self.device.type == "cuda" else images
-        return images.to(self.device, non_blocking=True)
+        return self._images[self._send(index)] if self._resident else self._send(self._images[index])
+
+    def _send(self, values: Tensor) -> Tensor:
+        # to the device, without waiting for it
+        values = values.pin_memory() if self.device.type == "cuda" else values
+        return values.to(self.device, non_blocking=True)
 
     def _crops(self, plan: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         self._plan.rows, self._plan.epoch = plan, epoch

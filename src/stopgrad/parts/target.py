@@ -373,7 +373,7 @@ class MemoryTarget(TargetModule):
     def _known(self, indices: Tensor | None) -> Tensor:
         if indices is None:
             raise ValueError("target: 'memory' needs the images' numbers, learner(views, indices=...)")
-        return indices.to(self.rows.device)
+        return indices.to(self.rows.device, non_blocking=True)
 
 
 class ExpectationTarget(TargetModule):

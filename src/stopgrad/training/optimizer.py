@@ -84,10 +84,12 @@ def build_optimizer(settings: OptimizerSettings, learner: Learner) -> torch.opti
         *_groups(settings, [w for w in weights if id(w) not in predictor], of_predictor=False),
         *_groups(settings, [w for w in weights if id(w) in predictor], of_predictor=True),
     ]
+    # a fused optimiser takes off the scale of fp16 within its own step, after which it is too late to clip
+    fused = settings.clip is None and _can_be_fused(weights)
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=_fused(weights))
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, fused=_fused(weights))
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
     lars = require("timm.optim", "vision").Lars
     return lars(groups, lr=settings.lr, momentum=settings.momentum)
 
@@ -119,5 +121,5 @@ def _groups(
     return [group for group in groups if group["params"]]
 
 
-def _fused(weights: list[nn.Parameter]) -> bool:
+def _can_be_fused(weights: list[nn.Parameter]) -> bool:
     return all(w.device.type in ("cpu", "cuda") and w.is_floating_point() for w in weights)
