@@ -1,11 +1,18 @@
-"""A training step on an accelerator: nothing lies on two devices, and nothing waits for what is computed.
+"""On an accelerator: a training step waits for nothing, and all comes out as on the CPU.
 
-The meta device stands in for the accelerator. It refuses to give a value back to Python, as `item`, `nonzero`
-and a mask as an index do, which is where an accelerator's queue would run empty. A dispatch mode refuses what
-the meta device lets pass: operations on tensors of two devices, and copies that wait.
+For the first the meta device stands in. It refuses to give a value back to Python, as `item`, `nonzero` and a
+mask as an index do, which is where an accelerator's queue would run empty; a dispatch mode refuses what the
+meta device lets pass, operations on tensors of two devices and copies that wait. For the second
+`accelerator.py` does.
 """
 
+import json
+import math
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +34,9 @@ from stopgrad.training.state import TrainState
 from stopgrad.training.trainer import Trainer
 
 META = torch.device("meta")
+SCRIPT = Path(__file__).with_name("accelerator.py")
+ALIKE = ["byol-lp", "directpred", "simsiam-moving-average", "watched"]
+"""A moving target, a predictor without gradients, a memory of images, and a monitor in somebody's loop."""
 SIZE, IMAGES, BATCH = 8, 48, 24
 
 
@@ -99,3 +109,46 @@ def test_views_are_never_waited_for(name, resident, monkeypatch):
             for batch in own.epoch(epoch):
                 assert {view.device for view in (*batch.views, batch.labels)} == {META}
                 views.finish(crops, batch.index, seed=0, epoch=epoch)
+
+
+def compared(folder, names):
+    """What the script writes: results on the CPU and on the accelerator, by name."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, folder, *names], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return compared(tmp_path_factory.mktemp("accelerator"), ALIKE)
+
+
+def differences(found, expected, place=""):
+    """Where two nested results differ by more than rounding, but for times and places."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for key in expected.keys() - {"seconds", "images_per_second", "run"}:
+            yield from differences(found[key], expected[key], f"{place}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            yield from differences(a, b, f"{place}.{i}")
+    elif isinstance(expected, float):
+        if not math.isclose(found, expected, rel_tol=1e-3, abs_tol=1e-5):
+            yield f"{place}: {found} and {expected}"
+    elif found != expected:
+        yield f"{place}: {found} and {expected}"
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_all_is_as_on_the_cpu(name, results):
+    assert not list(differences(results["accelerator"][name], results["cpu"][name]))
+
+
+@pytest.mark.slow
+def test_every_method_and_the_theory_are_as_on_the_cpu(tmp_path):
+    found = compared(tmp_path, [*CATALOG, "solved"])
+    assert not list(differences(found["accelerator"], found["cpu"]))
