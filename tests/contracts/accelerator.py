@@ -33,8 +33,10 @@ from stopgrad.training.settings import resolve
 
 DEVICE = torch.device("cpu")  # until it is there
 aten = torch.ops.aten
-BETWEEN = {aten._to_copy.default, aten.copy_.default, aten.index.Tensor, aten.index_put.default}
-BETWEEN |= {aten.index_put_.default}
+BETWEEN = {
+    aten._to_copy.default, aten.copy_.default,
+    aten.index.Tensor, aten.index_put.default, aten.index_put_.default,
+}  # fmt: skip
 """Operations that take tensors of two devices: a copy, and indices on the CPU."""
 FROM_PYTHON = (torch.tensor, torch.as_tensor, torch.asarray)
 
