@@ -191,11 +191,12 @@ def _radios(group: str, options: dict[str, str]) -> str:
 
 
 def _style(papers: Iterable[str]) -> str:
+    # body:has(...) would be matched anew after every change of the page, which plotly makes by the thousand
     hidden = [
-        f"body:has(#verdict-is-{short}:checked) main :is(div, tr)[class*=is-]:not(.is-{short})"
+        f"header:has(#verdict-is-{short}:checked) ~ main :is(div, tr)[class*=is-]:not(.is-{short})"
         for short in (*SHORT.values(), "open")
     ]
-    hidden += [f"body:has(#paper-of-{paper}:checked) main > div:not(.of-{paper})" for paper in papers]
+    hidden += [f"header:has(#paper-of-{paper}:checked) ~ main > div:not(.of-{paper})" for paper in papers]
     return (
         "<style>fieldset { border: 0; padding: 0; margin: .4rem 0 0; } legend { color: var(--quiet); "
         "font-size: .8rem; padding: 0; } label { margin-right: .8rem; white-space: nowrap; } "

@@ -158,7 +158,12 @@ def ends(
         "square",
         row,
         col,
-        error_y={"array": [summary.std for summary in arms.values()], "thickness": 1.2, "width": 3},
+        error_y={
+            "array": [summary.std for summary in arms.values()],
+            "color": style.QUIET,
+            "thickness": 1.2,
+            "width": 3,
+        },
     )
 
 
