@@ -129,6 +129,7 @@ LONGER = [
 ]
 
 
+@pytest.mark.slow
 def test_sigkill_at_a_random_moment_then_resume_gives_the_same_bits(tmp_path, same_state):
     whole = start(ALONE, *LONGER, "--out", tmp_path / "whole")
     assert finish(whole)[0] == 0
