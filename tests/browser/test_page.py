@@ -50,6 +50,17 @@ def test_all_are_drawn_to_be_printed(opened):
     assert drawn == every
 
 
+def test_what_a_filter_hides_is_not_drawn_to_be_printed(opened):
+    opened.get_by_label("does not hold here").check()
+    opened.pdf()
+    opened.get_by_role("radio", name="all").first.check()
+    last = opened.locator("#zhang2022-infonce .plot")  # holds
+    last.scroll_into_view_if_needed()
+    opened.wait_for_function("() => document.querySelector('#zhang2022-infonce .main-svg')")
+    drawn = last.locator(".main-svg").first.bounding_box()
+    assert abs(drawn["width"] - last.bounding_box()["width"]) < 2
+
+
 def test_a_verdict_and_a_paper_choose_what_is_shown(opened):
     all_of_it = shown(opened)
     opened.get_by_label("does not hold here").check()
