@@ -77,6 +77,7 @@ def test_two_processes_equal_one_on_the_joint_batch(method, tmp_path):
     assert finish(one)[0] == 0
     status, out, err = finish(start(TWO, *few, "--out", tmp_path / "2", "--json"))
     assert status == 0, err
+    assert err == ""  # nothing of the libraries between
     summary = json.loads(out)  # one document, from the first process alone
     alone = json.loads(RunFolder(tmp_path / "1").summary.read_text())
     assert summary["loss"] == pytest.approx(alone["loss"], abs=1e-5)

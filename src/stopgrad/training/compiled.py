@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stopgrad.errors import UsageError
 from stopgrad.method import Learner
+from stopgrad.parts.ranks import joint
 from stopgrad.training.progress import Progress
 from stopgrad.training.settings import Compile
 
@@ -94,9 +95,7 @@ class Compiled:
         start = time.perf_counter()
         cause = self._failure(views, labels, indices)
         failed = torch.tensor(cause is not None, device=self._fabric.device)
-        gathered = self._fabric.all_gather(failed)
-        assert isinstance(gathered, Tensor)
-        where = gathered.reshape(-1).nonzero().flatten().tolist()
+        where = joint(failed.reshape(1)).nonzero().flatten().tolist()
         self._works = not where
         if where:
             cause = self._fabric.broadcast(cause, src=where[0])

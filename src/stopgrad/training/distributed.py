@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -43,6 +44,7 @@ def launch(settings: RunSettings) -> Fabric:
     world = environment.world_size()
     if world == 1:
         return make_fabric(settings.device, settings.precision)
+    _quieten()
     # every rank computes the same buffers: the joint batch's statistics, the averages, the memory of images
     strategy = DDPStrategy(cluster_environment=environment, broadcast_buffers=False, timeout=TIMEOUT)
     local = int(os.environ["LOCAL_WORLD_SIZE" if started_by_torchrun() else "SLURM_NTASKS_PER_NODE"])
@@ -60,6 +62,14 @@ def launch(settings: RunSettings) -> Fabric:
             raise
         raise PeerLost(f"not all of the {world} processes came together ({reason})") from error
     return fabric
+
+
+def _quieten() -> None:
+    """Leave out what DDP tells every process at every start and nobody has to do anything about."""
+    # the new name is not in the oldest PyTorch that this package takes
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+    # of 1x1 kernels in channels_last, whose elements lie alike under both strides
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
 
 
 def _meet_again(device: torch.device, environment: ClusterEnvironment) -> None:

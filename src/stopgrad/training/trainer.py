@@ -21,6 +21,7 @@ from stopgrad.diagnostics.monitor import Monitor
 from stopgrad.evaluation.measures import mode
 from stopgrad.files import copy_file
 from stopgrad.method import Nodes, SiameseLearner
+from stopgrad.parts.ranks import joint
 from stopgrad.parts.target import EmaTarget
 from stopgrad.training.build import DataFacts
 from stopgrad.training.checkpoint import save_checkpoint
@@ -286,9 +287,7 @@ class Trainer:
 
     def _all(self, value: Tensor) -> Tensor:
         """The scalars that all ranks hold, (world,)."""
-        gathered = self.fabric.all_gather(value)
-        assert isinstance(gathered, Tensor)
-        return gathered.reshape(-1)
+        return joint(value.reshape(1))
 
 
 def _detached(nodes: Nodes) -> Nodes:
