@@ -50,18 +50,22 @@ def test_k_is_negative_in_the_interval_that_is_named(eta, sigma2, tau):
     assert k(high * 1.01) > 0 > k(high * 0.99)
 
 
-@pytest.mark.parametrize("beta", [None, 0.3])
-@pytest.mark.parametrize(("p0", "s0"), [(0.3, 0.2), (-0.9, 0.1), (0.02, 0.001), (1.0, 0.0)])
-@pytest.mark.parametrize("eta", [0.0, 0.03, 0.1, 0.3])
-def test_the_fate_is_where_the_solution_goes(beta, p0, s0, eta):
-    mode = Modes(p0, s0, eta=eta, **({"fixed_tau": 1.0} if beta is None else {"beta": beta}))
-    found = regime(mode)
-    assert found.collapses == bool(collapses(mode))
-    end = mode.final(3e4)
-    assert found.collapses == (end.s.item() < 1e-3)
-    if not found.collapses:
-        named = [float(number) for number in re.findall(r"p goes to (?:[^=,]*= )?([\d.]*\d)", found.fate)]
-        assert end.p.item() == pytest.approx(named[0], rel=1e-2)
+STARTS = [(0.3, 0.2), (-0.9, 0.1), (0.02, 0.001), (1.0, 0.0)]
+ETAS = [0.0, 0.03, 0.1, 0.3]
+
+
+@pytest.mark.parametrize("target", [{"fixed_tau": 1.0}, {"beta": 0.3}])
+def test_the_fate_is_where_the_solution_goes(target):
+    settings = [(p0, s0, eta) for p0, s0 in STARTS for eta in ETAS]
+    p0, s0, eta = zip(*settings, strict=True)
+    ends = Modes(p0, s0, eta=eta, **target).final(3e4)
+    for (p0, s0, eta), p, s in zip(settings, ends.p, ends.s, strict=True):
+        mode = Modes(p0, s0, eta=eta, **target)
+        found = regime(mode)
+        assert found.collapses == bool(collapses(mode)) == bool(s < 1e-3), mode
+        if not found.collapses:
+            named = re.findall(r"p goes to (?:[^=,]*= )?([\d.]*\d)", found.fate)
+            assert p.item() == pytest.approx(float(named[0]), rel=1e-2), mode
 
 
 def test_a_target_that_never_moves_is_no_regime_of_fixed_points():
