@@ -11,7 +11,8 @@ READY := .venv/.ready-$(LOCK)
 demo: $(READY)
 	$(BIN)/python -m stopgrad.experiments.demo
 
-# a process a core, a thread a process
+# a process a core, a thread a process; files in their order, for by the number of their tests a file of one long
+# test is the last to start
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
