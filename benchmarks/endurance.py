@@ -6,12 +6,10 @@
 
 `stopgrad pretrain` on the bundled digits, 64 steps an epoch, with all that a run does besides its steps: the
 log, TensorBoard, the monitor, a checkpoint and a judgement an epoch, and an evaluation every 40 epochs. It
-runs in a process of its own, whose memory is read at the end of each epoch.
+runs in a process of its own, whose resident memory is read at the end of each epoch.
 
-Memory: the slope over steps (least squares over the second half, when caches are full) of the resident memory
-less what malloc holds free, in MiB per 1,000 steps, asked to be under 1. glibc keeps some 25 MiB of what an
-evaluation gave back, until a chunk at the heap's end happens to go: the slope of the resident memory as it
-stands is that of such jumps, and is reported beside it.
+Memory: the slope of the resident memory over steps (least squares over the second half, when caches are
+full), in MiB per 1,000 steps, asked to be under 1.
 
 Speed: the median rate of the last quarter of the epochs, their evaluations not counted, over that of the
 second quarter, asked to be within 3 %. The machine's own speed changes by more than that: so after each step
@@ -20,7 +18,6 @@ step has, and the rate is that of the epoch times the seconds of this work.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import resource
@@ -42,11 +39,11 @@ MOST_GROWTH, MOST_DRIFT = 1.0, 0.03
 
 
 def train(steps: int) -> None:
-    """The run itself; a line of JSON an epoch: step, bytes, seconds, those of the same work."""
+    """The run itself; a line of JSON an epoch: step, resident bytes, seconds, those of the same work."""
     import stopgrad as sg
     from stopgrad.training.trainer import Trainer
 
-    same_work = SameWork()
+    same_work, page = SameWork(), resource.getpagesize()
     step, written, last = Trainer._step, Trainer._write_epoch_row, [time.perf_counter()]
 
     def accompanied(trainer: Trainer, batch: Any) -> Any:
@@ -56,8 +53,9 @@ def train(steps: int) -> None:
 
     def observed(trainer: Trainer, epoch: int, loss: float | None) -> None:
         seconds, reference = time.perf_counter() - last[0], same_work.take_seconds()
-        row = {"step": trainer.state.step, "seconds": seconds - reference, "reference": reference, **memory()}
-        print(json.dumps(row), flush=True)
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
+        row = {"step": trainer.state.step, "resident": resident, "seconds": seconds - reference}
+        print(json.dumps({**row, "reference": reference}), flush=True)
         written(trainer, epoch, loss)
         last[0] = time.perf_counter()  # evaluation is not counted
 
@@ -95,23 +93,6 @@ class SameWork:
         return taken
 
 
-class _Malloc(ctypes.Structure):
-    """glibc's struct mallinfo2."""
-
-    _fields_ = tuple((name, ctypes.c_size_t) for name in (
-        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
-        "keepcost",
-    ))  # fmt: skip
-
-
-def memory() -> dict[str, int]:
-    """Bytes of this process: resident, and free in malloc's hands."""
-    libc = ctypes.CDLL("libc.so.6")  # 2.33 or later
-    libc.mallinfo2.restype = _Malloc
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {"resident": pages * resource.getpagesize(), "free": libc.mallinfo2().fordblks}
-
-
 def measure(steps: int) -> dict[str, Any]:
     """What became of memory and speed."""
     command = [sys.executable, __file__, "--child", "--steps", str(steps)]
@@ -128,26 +109,21 @@ def measure(steps: int) -> dict[str, Any]:
     rows = rows[1:]  # the row before the first step
     late = rows[len(rows) // 2 :]
     step = np.array([row["step"] for row in late]) / 1000
-    resident, free = (np.array([row[name] for row in late]) / 2**20 for name in ("resident", "free"))
+    memory = np.array([row["resident"] for row in late]) / 2**20
     rates = [PER_EPOCH / row["seconds"] for row in rows]
     against = [row["reference"] / row["seconds"] for row in rows]
     quarter = len(rates) // 4
-
-    def slope(memory: np.ndarray) -> float:
-        return float(np.polyfit(step, memory, 1)[0])
 
     def drift(speeds: list[float]) -> float:
         return median(speeds[-quarter:]) / median(speeds[quarter : 2 * quarter]) - 1
 
     return {
         "steps": steps,
-        "growth": slope(resident - free),
-        "growth_with_free": slope(resident),
+        "growth": float(np.polyfit(step, memory, 1)[0]),
         "drift": drift(against),
         "drift_by_the_clock": drift(rates),
         "rate": median(rates),
-        "used": [float((resident - free)[i]) for i in (0, -1)],
-        "resident": [float(resident[i]) for i in (0, -1)],
+        "resident": [float(memory[0]), float(memory[-1])],
         "rows": rows,
     }
 
@@ -159,9 +135,8 @@ def page(found: dict[str, Any], command: str) -> str:
         "| | measured | asked |", "|---|---|---|",
         f"| steps | {found['steps']:,} | 20,000 |",
         f"| memory, second half, MiB per 1,000 steps | {found['growth']:.3f} | < {MOST_GROWTH:g} |",
-        f"| the same with what malloc holds free | {found['growth_with_free']:.3f} | |",
-        "| memory in the middle, at the end, MiB | {:.0f}, {:.0f} | |".format(*found["used"]),
-        "| the same with what malloc holds free | {:.0f}, {:.0f} | |".format(*found["resident"]),
+        f"| resident memory, middle, MiB | {found['resident'][0]:.0f} | |",
+        f"| resident memory, end, MiB | {found['resident'][1]:.0f} | |",
         f"| rate, last quarter over second, beside the same work | {found['drift']:+.1%} | "
         f"within {MOST_DRIFT:.0%} |",
         f"| rate, last quarter over second, by the clock | {found['drift_by_the_clock']:+.1%} | |",

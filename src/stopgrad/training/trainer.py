@@ -27,6 +27,7 @@ from stopgrad.training.build import DataFacts
 from stopgrad.training.checkpoint import save_checkpoint
 from stopgrad.training.compiled import Compiled
 from stopgrad.training.folder import MetricsLog, RunFolder
+from stopgrad.training.memory import give_back
 from stopgrad.training.optimizer import set_learning_rate
 from stopgrad.training.precision import threads_of_an_operation
 from stopgrad.training.progress import Progress
@@ -261,6 +262,7 @@ class Trainer:
         row = {"kind": "epoch", "step": self.state.step, "epoch": epoch, "loss": loss}
         if epoch % self.settings.evaluation.every == 0 or epoch == self.settings.epochs:
             row |= self.evaluate()
+            give_back()
         if self.metrics is None:
             return
         self.metrics.write(row)
